@@ -1,0 +1,101 @@
+"The command as its users meet it: a process with an exit code, two streams and files."
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+COMMAND = Path(sys.executable).with_name('salt-tgs')
+
+
+def salt(*args, code=0, **kw):
+    p = subprocess.run([COMMAND, *map(str, args)], capture_output=True, text=True, timeout=600, **kw)
+    assert p.returncode == code, p.stderr
+    return p
+
+
+@pytest.fixture(scope='module')
+def finished(tiles, tmp_path_factory):
+    out = tmp_path_factory.mktemp('run')/'out'
+    p = salt('run', '--data', tiles, '--out', out, '--folds', 2)
+    assert p.stderr == ''  # quiet when nobody looks
+    return out
+
+
+def test_help_answers_at_once():
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        p = salt('--help')
+        times.append(time.perf_counter() - start)
+    assert {'run', 'check-data', 'predict'} <= set(p.stdout.split())
+    assert min(times) < 2
+
+
+def test_run_writes_everything(finished, tiles):
+    assert {'submission.csv', 'ensemble', 'metrics.json', 'report.html'} <= {p.name for p in finished.iterdir()}
+    m = json.loads((finished/'metrics.json').read_text())
+    assert m['official']['n'] == 48 and m['official']['folds'] == 2 and 0 < m['official']['mean'] < 1 and m['official']['se'] > 0
+    assert {'threshold', 'seconds', 'device', 'versions', 'seed', 'settings'} <= m.keys()
+    sub, sample = (pd.read_csv(f, dtype=str, keep_default_na=False) for f in (finished/'submission.csv', tiles/'sample_submission.csv'))
+    assert list(sub) == ['id', 'rle_mask'] and list(sub.id) == list(sample.id)
+    page = (finished/'report.html').read_text()
+    assert page.count('data:image/png;base64') == 6 and 'http' not in page
+
+
+def test_run_does_not_overwrite(finished, tiles):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob('*')}
+    p = salt('run', '--data', tiles, '--out', finished, code=1)
+    assert 'overwrite' in p.stderr and p.stderr.count('\n') == 1
+    assert before == {p: p.stat().st_mtime_ns for p in finished.rglob('*')}
+
+
+def test_predict(finished, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, size in dict(tile=(101, 101), wide=(64, 128), tall=(127, 50)).items():
+        Image.fromarray(rng.integers(0, 255, size, dtype=np.uint8)).save(tmp_path/f'{name}.png')
+    salt('predict', *tmp_path.glob('*.png'), '--weights', finished/'ensemble', '--out', tmp_path/'out')
+    for name, size in dict(tile=(101, 101), wide=(64, 128), tall=(127, 50)).items():
+        mask, prob = (np.asarray(Image.open(tmp_path/'out'/kind/f'{name}.png')) for kind in ('masks', 'probabilities'))
+        assert mask.shape == prob.shape == size and set(np.unique(mask)) <= {0, 255}
+
+
+@pytest.mark.parametrize('args, code, words', [
+    ((), 2, 'required'),
+    (('fly',), 2, 'invalid choice'),
+    (('run', '--preset', 'huge'), 2, 'invalid choice'),
+    (('run', '--folds', 'two'), 2, 'invalid int'),
+    (('run', '--folds', '1'), 1, 'at least 2'),
+    (('run', '--data', 'nowhere'), 1, 'no such folder'),
+    (('run', '--encoder', 'resnet43'), 1, 'resnet34'),
+    (('run', '--encoder', 'resnet34'), 1, '--encoder-weights'),
+    (('run', '--encoder-weights', 'nothing.pth'), 1, 'nothing.pth'),
+    (('check-data', 'nowhere'), 1, 'no such folder'),
+    (('predict', 'nothing.png', '--out', 'x'), 1, 'nothing.png'),
+])
+def test_wrong_usage(args, code, words, tmp_path):
+    env = os.environ | {'TORCH_HOME': str(tmp_path/'torch')}
+    p = salt(*args, code=code, cwd=tmp_path, env=env)
+    assert words in p.stderr and 'Traceback' not in p.stderr
+    assert code == 2 or p.stderr.count('\n') == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback():
+    assert 'Traceback' in salt('run', '--data', 'nowhere', '--debug', code=1).stderr
+
+
+def loaded(module):
+    code = f'import sys, {module}; print(*[m for m in ("torch", "fastai", "matplotlib") if m in sys.modules])'
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_imports_stay_light():
+    assert loaded('salt_tgs.data') == []
+    assert 'fastai' not in loaded('salt_tgs.ensemble')
