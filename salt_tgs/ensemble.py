@@ -63,7 +63,7 @@ def to_masks(
     if full_is_empty: masks[masks.all((1, 2))] = False
     return masks
 
-# %% ../nbs/04_ensemble.ipynb #22b2bc0e
+# %% ../nbs/04_ensemble.ipynb #b2b71265
 class Ensemble:
     "Trained networks that answer together: probabilities for an array of tiles."
     def __init__(self,
@@ -76,7 +76,7 @@ class Ensemble:
 
     def predict(self,
         tiles: np.ndarray, # shape (n, h, w), bytes 0 to 255
-        bs: int=64, # tiles at a time
+        bs: int=16, # tiles at a time: few keep the maps of a batch in a CPU's cache, a GPU wants more
         bar=None, # anything with `update(n)`: told after each batch
     ) -> np.ndarray: # shape (n, h, w), probabilities 0 to 1
         "The probability of salt for each pixel."
