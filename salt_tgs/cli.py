@@ -65,7 +65,13 @@ def predict_command(
     print(f'{args.out}: {len(images)} masks (0 and 255) and probabilities (0 to 255)')
     return 0
 
-# %% ../nbs/08_cli.ipynb #dafc2f99
+# %% ../nbs/08_cli.ipynb #0357bab1
+def _folds(text: str) -> int: # at least 2
+    n = int(text)
+    if n < 2: raise argparse.ArgumentTypeError(f'{n} folds: there must be at least 2')
+    return n
+
+# %% ../nbs/08_cli.ipynb #45ca4abc
 def parser() -> argparse.ArgumentParser: # of the whole command
     "Verbs and flags of `salt-tgs`."
     top = argparse.ArgumentParser('salt-tgs', description='Find salt in seismic images.')
@@ -81,7 +87,7 @@ def parser() -> argparse.ArgumentParser: # of the whole command
     p.add_argument('--data', metavar='PATH', help="a folder with Kaggle's files, zipped or not; without it SALT_TGS_DATA, ./data or the built-in synthetic data set")
     p.add_argument('--out', metavar='DIR', default='salt-run', help='a new folder for the results')
     p.add_argument('--preset', choices=['quick', 'seed'], default='quick', help='the recipe of the training')
-    p.add_argument('--folds', type=int, metavar='N', help="number of folds, instead of the recipe's")
+    p.add_argument('--folds', type=_folds, metavar='N', help="number of folds, instead of the recipe's")
     p.add_argument('--encoder', metavar='NAME', help="instead of the recipe's: resnet34, tf_efficientnet_lite0, or another name that timm knows")
     p.add_argument('--encoder-weights', metavar='PATH|none', help='a file of ImageNet weights, or none to start from random ones; without it those that are installed')
     p.add_argument('--seed', type=int, metavar='N', default=0, help='of all random numbers')

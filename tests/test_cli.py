@@ -46,7 +46,7 @@ def test_run_writes_everything(finished, tiles):
     sub, sample = (pd.read_csv(f, dtype=str, keep_default_na=False) for f in (finished/'submission.csv', tiles/'sample_submission.csv'))
     assert list(sub) == ['id', 'rle_mask'] and list(sub.id) == list(sample.id)
     page = (finished/'report.html').read_text()
-    assert page.count('data:image/png;base64') == 6 and 'http' not in page
+    assert page.count('data:image/png;base64') == 6 and 'src="http' not in page and 'href="http' not in page
 
 
 def test_run_does_not_overwrite(finished, tiles):
@@ -70,8 +70,8 @@ def test_predict(finished, tmp_path):
     ((), 2, 'required'),
     (('fly',), 2, 'invalid choice'),
     (('run', '--preset', 'huge'), 2, 'invalid choice'),
-    (('run', '--folds', 'two'), 2, 'invalid int'),
-    (('run', '--folds', '1'), 1, 'at least 2'),
+    (('run', '--folds', 'two'), 2, 'invalid'),
+    (('run', '--folds', '1'), 2, 'at least 2'),
     (('run', '--data', 'nowhere'), 1, 'no such folder'),
     (('run', '--encoder', 'resnet43'), 1, 'resnet34'),
     (('run', '--encoder', 'resnet34'), 1, '--encoder-weights'),

@@ -1,6 +1,7 @@
 "Broken and disguised files: each is named, and nothing crashes."
 import os
 import shutil
+import time
 import zipfile
 
 import numpy as np
@@ -101,4 +102,8 @@ def test_competition_data():
     masks = data.train.masks
     assert [rle_encode(rle_decode(t)) for t in rle_encode_batch(masks)] == rle_encode_batch(masks)
     assert official_score(np.zeros_like(masks), masks) == pytest.approx((~masks.any((1, 2))).mean())
+    many = np.concatenate([masks] * 6)[:18000]
+    start = time.process_time()
+    rle_encode_batch(many)
+    assert time.process_time() - start < 2
     if len(masks) == 3500: assert round(float(official_score(np.zeros_like(masks), masks)), 4) == .3917
