@@ -7,7 +7,7 @@ __all__ = ['SIZE', 'rle_encode_batch', 'rle_encode', 'DataError', 'RLEError', 'r
            'read_mask', 'read_table', 'Tiles', 'SaltData', 'check_data', 'load_data', 'default_tiles',
            'make_default_data', 'default_data', 'find_data', 'show_tiles', 'depth_folds', 'coverage_folds']
 
-# %% ../nbs/00_data.ipynb #929a9b0e
+# %% ../nbs/00_data.ipynb #5ddf2fe4
 import csv
 import hashlib
 import io
@@ -16,6 +16,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def rle_decode(
     for s, e in zip(start, end): flat[s:e] = True
     return flat.reshape(shape[::-1]).T
 
-# %% ../nbs/00_data.ipynb #5adff593
+# %% ../nbs/00_data.ipynb #2260c36a
 class Files:
     "PNG files by id, in a folder or in a zip archive that is never unpacked."
     def __init__(self,
@@ -93,12 +94,12 @@ class Files:
         self.path, self.sub, self.zip = Path(path), sub, None
         if self.path.is_file():
             try: self.zip = zipfile.ZipFile(self.path)
-            except zipfile.BadZipFile as e: raise DataError(f'{self.path}: not a readable zip archive ({e}); download it again') from None
+            except (zipfile.BadZipFile, OSError, NotImplementedError) as e: raise DataError(f'{self.path}: not a readable zip archive ({e}); download it again') from None
             names = [n for n in self.zip.namelist() if n.startswith(f'{sub}/') and not n.endswith('/')]
         else:
             names = [f'{sub}/{p.name}' if sub else p.name for p in (self.path/sub).iterdir()]
-        names = [n for n in names if not n.rsplit('/')[-1].startswith('.')]
-        self.names = {n[:-4].removeprefix(f'{sub}/'): n for n in names if n.endswith('.png')}
+        names = [n for n in names if not (base := n.rsplit('/', 1)[-1]).startswith('.') and base not in ('Thumbs.db', 'desktop.ini', '__MACOSX')]
+        self.names = {n[:-4].removeprefix(f'{sub}/'): n for n in names if n.lower().endswith('.png')}
         self.extra = sorted(set(names) - set(self.names.values()))
 
     def where(self,
@@ -112,10 +113,11 @@ class Files:
         limit: int=2**24, # refuse larger files, bytes
     ) -> bytes: # of the PNG file
         "The bytes of a tile's file."
-        size = self.zip.getinfo(self.names[id]).file_size if self.zip else (self.path/self.names[id]).stat().st_size
-        if size > limit: raise DataError(f'{self.where(id)}: {size} bytes are too many for a tile')
-        try: return self.zip.read(self.names[id]) if self.zip else (self.path/self.names[id]).read_bytes()
-        except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as e:
+        try:
+            size = self.zip.getinfo(self.names[id]).file_size if self.zip else (self.path/self.names[id]).stat().st_size
+            if size > limit: raise DataError(f'{self.where(id)}: {size} bytes are too many for a tile')
+            return self.zip.read(self.names[id]) if self.zip else (self.path/self.names[id]).read_bytes()
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as e:
             raise DataError(f'{self.where(id)}: cannot be read ({e})') from None
 
 # %% ../nbs/00_data.ipynb #90878425
@@ -147,7 +149,7 @@ def _open_png(
     if not raw.rstrip(b'\0').endswith(_PNG_END): raise DataError(f'{name}: the PNG image is cut short')
     return img
 
-# %% ../nbs/00_data.ipynb #10baec16
+# %% ../nbs/00_data.ipynb #6cd6a767
 def read_image(
     raw: bytes, # a PNG file's content
     name: str='image', # for messages
@@ -156,7 +158,7 @@ def read_image(
     "A seismic image as grey bytes."
     img = _open_png(raw, name, max_side)
     if img.mode not in ('L', 'LA', 'RGB', 'RGBA', 'P', '1'):
-        raise DataError(f'{name}: an image of mode {img.mode}; tiles have 8 bits a pixel')
+        raise DataError(f'{name}: an image of mode {img.mode}; tiles have 8 bits a pixel: convert it to 8-bit grey')
     a = np.asarray(img.convert('RGB'))
     if (a != a[..., :1]).any(): raise DataError(f'{name}: a coloured image; seismic tiles are grey')
     return a[..., 0]
@@ -177,7 +179,7 @@ def read_mask(
         raise DataError(f'{name}: mask values are 0 and 255 (or 1, or 65535), not {values[:6].tolist()}')
     return a > 0
 
-# %% ../nbs/00_data.ipynb #ada0edf2
+# %% ../nbs/00_data.ipynb #ff2f34dc
 def read_table(
     path: Path, # a CSV file
     header: tuple[str, str], # the names of its two columns
@@ -186,6 +188,7 @@ def read_table(
     try: lines = list(csv.reader(path.read_text(encoding='utf-8-sig').splitlines(), strict=True))
     except FileNotFoundError: raise DataError(f'{path}: missing') from None
     except (csv.Error, UnicodeDecodeError, OSError) as e: raise DataError(f'{path}: not a readable CSV file ({e})') from None
+    while lines and not lines[-1]: lines.pop()
     if not lines or tuple(lines[0]) != header: raise DataError(f'{path}: the first line must be {",".join(header)}')
     out = {}
     for i, row in enumerate(lines[1:], 2):
@@ -195,8 +198,8 @@ def read_table(
         out[row[0]] = row[1]
     return out
 
-# %% ../nbs/00_data.ipynb #df1c850c
-@dataclass
+# %% ../nbs/00_data.ipynb #1f154323
+@dataclass(eq=False, repr=False)
 class Tiles:
     "Seismic tiles of one size, with their depths and, where known, their masks."
     ids: list[str] # one for each tile
@@ -205,6 +208,8 @@ class Tiles:
     masks: np.ndarray | None=None # shape (n, h, w), boolean
 
     def __len__(self): return len(self.ids)
+
+    def __repr__(self): return f'Tiles({len(self)} of {self.images.shape[1]} x {self.images.shape[2]} pixels)'
 
     def __getitem__(self, idx):
         idx = np.atleast_1d(np.arange(len(self))[idx])
@@ -216,8 +221,8 @@ class Tiles:
         if self.masks is not None: df = df.assign(coverage=self.masks.mean((1, 2)), empty=~self.masks.any((1, 2)))
         return df
 
-# %% ../nbs/00_data.ipynb #551b8c0e
-@dataclass
+# %% ../nbs/00_data.ipynb #5bfde889
+@dataclass(eq=False)
 class SaltData:
     "A competition's worth of tiles: labelled, unlabelled, and the ids an answer must have."
     train: Tiles # with masks
@@ -225,31 +230,32 @@ class SaltData:
     sample_ids: list[str] # as in sample_submission.csv, in its order
     name: str='real' # 'default' for the default data set
 
-# %% ../nbs/00_data.ipynb #36f30137
+# %% ../nbs/00_data.ipynb #81d187b3
 def _stack(
     files: Files, # where the tiles are
     ids: list[str], # which to read, in this order
     read, # `read_image` or `read_mask`
-    shape: tuple | None, # height and width that all must have; none: those of the first
+    shape: tuple | None, # height and width that all must have; none: the most frequent
     problems: list[str], # grows by what is wrong
 ) -> np.ndarray: # shape (n, h, w)
     "Decode many tiles into one array; what fails is reported and left black."
-    out, bad = None, []
+    tiles = {}
     for i, id in enumerate(ids):
-        try: a = read(files.read(id), files.where(id))
-        except DataError as e: problems.append(str(e)); bad.append(id); continue
-        shape = shape or a.shape
-        if a.shape != shape:
-            problems.append(f'{files.where(id)}: {a.shape[1]} x {a.shape[0]} pixels, the others have {shape[1]} x {shape[0]}'); bad.append(id); continue
-        if out is None: out = np.zeros((len(ids), *shape), a.dtype)
-        out[i] = a
-    return np.zeros((len(ids), *(shape or (SIZE, SIZE))), np.uint8) if out is None else out
+        try: tiles[i] = read(files.read(id), files.where(id))
+        except DataError as e: problems.append(str(e))
+    sizes = [a.shape for a in tiles.values()]
+    shape = shape or (max(sorted(set(sizes)), key=sizes.count) if sizes else (SIZE, SIZE))
+    out = np.zeros((len(ids), *shape), bool if read is read_mask else np.uint8)
+    for i, a in tiles.items():
+        if a.shape == shape: out[i] = a
+        else: problems.append(f'{files.where(ids[i])}: {a.shape[1]} x {a.shape[0]} pixels, the others have {shape[1]} x {shape[0]}')
+    return out
 
 def _differ(a, b, message: str) -> list[str]:
     "One problem for each member of `a` that `b` lacks."
     return [message.format(x) for x in sorted(set(a) - set(b))]
 
-# %% ../nbs/00_data.ipynb #62f1754d
+# %% ../nbs/00_data.ipynb #17130b40
 _ABOUT = 'ABOUT.txt'  # a file that only the default data set has
 
 def _read(root: Path) -> tuple[SaltData | None, list[str]]: # the data as far as they can be used, and what is wrong with them
@@ -265,9 +271,9 @@ def _read(root: Path) -> tuple[SaltData | None, list[str]]: # the data as far as
         except DataError as e: problems.append(str(e)); continue
         f = found[split, kind]
         if f is None: problems.append(f'{root}: neither {split}.zip nor {split}/{kind} nor {split}_{kind} is there')
-        elif not f.names: problems.append(f'{f.path}: holds no {kind}')
+        elif not f.names: problems.append(f'{f.path}: holds no {kind}; PNG files are expected in ' + (f'its folder {kind}/, not in a folder above it' if f.zip else 'this folder itself'))
         else: problems += [f'{f.path}: {n} is not a PNG file and does not belong there' for n in f.extra]
-    if problems: return None, problems
+    if problems: return None, list(dict.fromkeys(problems))
 
     images, masks, tests = found.values()
     problems += _differ(images.names, masks.names, f'{images.path}: image {{}} has no mask')
@@ -288,9 +294,9 @@ def _read(root: Path) -> tuple[SaltData | None, list[str]]: # the data as far as
     if problems: return None, problems
     for id, mask, rle in zip(ids, y, rle_encode_batch(y)):
         if rle == tables['train'][id]: continue
-        try: rle_decode(tables['train'][id], mask.shape)
-        except RLEError as e: problems.append(f'{root/"train.csv"}: run lengths of {id}: {e}')
-        else: problems.append(f'{root/"train.csv"}: run lengths of {id} differ from its mask in {masks.path}')
+        try: same = (rle_decode(tables['train'][id], mask.shape) == mask).all()
+        except RLEError as e: problems.append(f'{root/"train.csv"}: run lengths of {id}: {e}'); continue
+        if not same: problems.append(f'{root/"train.csv"}: run lengths of {id} differ from its mask in {masks.path}')
     z = lambda ids: np.array([float(tables['depths'][i]) for i in ids])
     return SaltData(Tiles(ids, x, z(ids), y), Tiles(test_ids, t, z(test_ids)), test_ids, 'default' if (root/_ABOUT).exists() else 'real'), problems
 
@@ -557,7 +563,7 @@ def default_data() -> Path: # a folder with Kaggle's files
         if (path/_ABOUT).exists(): return path
         raise
 
-# %% ../nbs/00_data.ipynb #62d39fa9
+# %% ../nbs/00_data.ipynb #7d291e38
 def find_data() -> Path: # a folder with Kaggle's files
     "The data to use when nobody says which: `SALT_TGS_DATA`, a `data` folder, or the default data set."
     if env := os.environ.get('SALT_TGS_DATA'):
@@ -565,7 +571,7 @@ def find_data() -> Path: # a folder with Kaggle's files
         if not Path(env).is_dir(): raise DataError(f'SALT_TGS_DATA is {env}, but there is no such folder')
         return Path(env)
     for folder in (Path('data'), Path('../data')):
-        if (folder/'depths.csv').exists(): return folder.resolve()
+        if any((folder/name).exists() for name in ('train.zip', 'train', 'train_images', 'train.csv', 'depths.csv')): return folder.resolve()
     return default_data()
 
 # %% ../nbs/00_data.ipynb #5c6f17f4
@@ -575,15 +581,15 @@ def _outline(ax, image: np.ndarray, mask: np.ndarray | None=None, title: str='',
     if mask is not None and mask.any(): ax.contour(np.pad(mask, 1), [.5], colors=color, linewidths=1, extent=(-1, mask.shape[1], -1, mask.shape[0]))
     ax.set(xlim=(-.5, image.shape[1] - .5), ylim=(image.shape[0] - .5, -.5)); ax.set_title(title, fontsize=8); ax.axis('off')
 
-# %% ../nbs/00_data.ipynb #e418c68f
+# %% ../nbs/00_data.ipynb #6c08b0ef
 def show_tiles(
     images: np.ndarray, # shape (n, h, w), bytes 0 to 255
     masks: np.ndarray | None=None, # shape (n, h, w), boolean: outlined in orange
     titles: list | None=None, # one for each tile
     cols: int=6, # tiles in a row
     other: np.ndarray | None=None, # shape (n, h, w), boolean: a second mask, outlined in blue
-):
-    "Tiles in a grid, their masks outlined; returns the figure."
+) -> 'matplotlib.figure.Figure': # closed, so that a notebook shows it once
+    "Tiles in a grid, their masks outlined."
     import matplotlib.pyplot as plt
     rows = -(-len(images) // cols)
     fig, axes = plt.subplots(rows, cols, figsize=(1.5 * cols, 1.7 * rows), squeeze=False, layout='constrained')
