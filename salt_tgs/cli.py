@@ -11,11 +11,13 @@ import sys
 import warnings
 from pathlib import Path
 
-# %% ../nbs/08_cli.ipynb #f04c30d7
+# %% ../nbs/08_cli.ipynb #8522be6c
 def run_command(
     args: argparse.Namespace, # data, out, preset, folds, encoder, encoder_weights, seed, overwrite
 ) -> int: # exit code
     "`salt-tgs run`: from tiles to a submission."
+    import matplotlib
+    matplotlib.use('Agg')
     from salt_tgs.submission import pick_recipe, run
     weights = None if args.encoder_weights == 'none' else args.encoder_weights or 'imagenet'
     recipe = pick_recipe(args.preset, args.folds, args.encoder)
@@ -25,11 +27,11 @@ def run_command(
     print(f"{args.out}: submission.csv, ensemble, metrics.json, report.html in {sum(m['seconds'].values()) / 60:.1f} minutes")
     return 0
 
-# %% ../nbs/08_cli.ipynb #871087fa
+# %% ../nbs/08_cli.ipynb #b369f5ed
 def check_command(
     args: argparse.Namespace, # path
 ) -> int: # exit code: 1 if something is wrong
-    "`salt-tgs check-data`: everything that is wrong with a data set."
+    "`salt-tgs check-data`: what is wrong with a data set."
     from salt_tgs.data import check_data
     problems = check_data(args.path)
     print(*problems, sep='\n', file=sys.stderr) if problems else print(f'{args.path}: all files are there, readable, and agree')
@@ -39,7 +41,7 @@ def check_command(
 MAX_SIDE = 128  # largest image that `predict` takes, pixels
 MIN_SIDE = 32  # smallest
 
-# %% ../nbs/08_cli.ipynb #8b75f84b
+# %% ../nbs/08_cli.ipynb #14d66970
 def predict_command(
     args: argparse.Namespace, # images, out, weights
 ) -> int: # exit code
@@ -50,7 +52,7 @@ def predict_command(
     images = {}
     for path in map(Path, args.images):
         if path.stem in images: raise DataError(f'{path}: a second image of the name {path.stem}; results would overwrite each other')
-        try: images[path.stem] = read_image(path.read_bytes(), str(path))
+        try: images[path.stem] = read_image(path.read_bytes(), str(path), max_side=2**31)
         except OSError as e: raise DataError(f'{path}: {e.strerror or e}') from None
         h, w = images[path.stem].shape
         if max(h, w) > MAX_SIDE: raise DataError(f'{path}: {w} x {h} pixels; `predict` takes tiles of up to {MAX_SIDE} a side. Cut it into tiles; whole sections get a command of their own')
@@ -65,41 +67,41 @@ def predict_command(
     print(f'{args.out}: {len(images)} masks (0 and 255) and probabilities (0 to 255)')
     return 0
 
-# %% ../nbs/08_cli.ipynb #0357bab1
+# %% ../nbs/08_cli.ipynb #fcd5cdf4
 def _folds(text: str) -> int: # at least 2
-    n = int(text)
-    if n < 2: raise argparse.ArgumentTypeError(f'{n} folds: there must be at least 2')
-    return n
+    "A number of folds, or wrong usage."
+    if not text.isdecimal() or int(text) < 2: raise argparse.ArgumentTypeError(f'{text!r}: the number of folds is a whole number of at least 2')
+    return int(text)
 
-# %% ../nbs/08_cli.ipynb #45ca4abc
+# %% ../nbs/08_cli.ipynb #b9879ee5
 def parser() -> argparse.ArgumentParser: # of the whole command
     "Verbs and flags of `salt-tgs`."
     top = argparse.ArgumentParser('salt-tgs', description='Find salt in seismic images.')
     verbs = top.add_subparsers(metavar='COMMAND', required=True)
 
     def verb(name, call, help):
-        p = verbs.add_parser(name, help=help, description=help, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        p = verbs.add_parser(name, help=help, description=help)
         p.add_argument('--debug', action='store_true', help='show the whole traceback of an error')
         p.set_defaults(call=call)
         return p
 
     p = verb('run', run_command, 'from labelled tiles to a submission: check, train, score, predict')
     p.add_argument('--data', metavar='PATH', help="a folder with Kaggle's files, zipped or not; without it SALT_TGS_DATA, ./data or the built-in synthetic data set")
-    p.add_argument('--out', metavar='DIR', default='salt-run', help='a new folder for the results')
-    p.add_argument('--preset', choices=['quick', 'seed'], default='quick', help='the recipe of the training')
+    p.add_argument('--out', metavar='DIR', default='salt-run', help='a new folder for the results (default: %(default)s)')
+    p.add_argument('--preset', choices=['quick', 'seed'], default='quick', help='the recipe of the training (default: %(default)s)')
     p.add_argument('--folds', type=_folds, metavar='N', help="number of folds, instead of the recipe's")
     p.add_argument('--encoder', metavar='NAME', help="instead of the recipe's: resnet34, tf_efficientnet_lite0, or another name that timm knows")
     p.add_argument('--encoder-weights', metavar='PATH|none', help='a file of ImageNet weights, or none to start from random ones; without it those that are installed')
-    p.add_argument('--seed', type=int, metavar='N', default=0, help='of all random numbers')
+    p.add_argument('--seed', type=int, metavar='N', default=0, help='of all random numbers (default: %(default)s)')
     p.add_argument('--overwrite', action='store_true', help='replace the results of an earlier run in the same folder')
 
-    p = verb('check-data', check_command, 'say everything that is wrong with a data set')
+    p = verb('check-data', check_command, 'say what is wrong with a data set')
     p.add_argument('path', metavar='PATH', help="a folder with Kaggle's files, zipped or not")
 
     p = verb('predict', predict_command, 'mark the salt in PNG images of up to 128 pixels a side')
     p.add_argument('images', metavar='IMAGES', nargs='+', help='grey PNG files')
     p.add_argument('--out', metavar='DIR', required=True, help='gets masks/ID.png and probabilities/ID.png')
-    p.add_argument('--weights', metavar='DIR', default='salt-run/ensemble', help='an ensemble, as `salt-tgs run` writes it')
+    p.add_argument('--weights', metavar='DIR', default='salt-run/ensemble', help='an ensemble, as `salt-tgs run` writes it (default: %(default)s)')
     return top
 
 # %% ../nbs/08_cli.ipynb #2574a6d9

@@ -29,7 +29,7 @@ from .losses import score_se, tile_scores
 from .model import load_network, write_atomically
 from .training import RECIPES, Recipe, build_model, total_tiles, train_fold
 
-# %% ../nbs/05_submission.ipynb #a177c756
+# %% ../nbs/05_submission.ipynb #e874662e
 def check_submission(
     path: str | Path, # a CSV file
     sample_ids: list[str], # that must be there, in this order
@@ -38,14 +38,14 @@ def check_submission(
     "What Kaggle would have against a submission."
     try: rows = read_table(Path(path), ('id', 'rle_mask'))
     except DataError as e: return [str(e)]
-    problems = [f'{path}: no row for {i}' for i in sample_ids if i not in rows] + [f'{path}: {i} is not in the sample' for i in set(rows) - set(sample_ids)]
+    problems = [f'{path}: no row for {i}' for i in sample_ids if i not in rows] + [f'{path}: {i} is not in the sample' for i in sorted(set(rows) - set(sample_ids))]
     if not problems and list(rows) != list(sample_ids): problems.append(f'{path}: the rows are not in the order of the sample')
     for id, rle in rows.items():
         try: rle_decode(rle, shape)
         except DataError as e: problems.append(f'{path}: run lengths of {id}: {e}')
     return problems
 
-# %% ../nbs/05_submission.ipynb #9c14b02b
+# %% ../nbs/05_submission.ipynb #9e0e278f
 def write_submission(
     path: str | Path, # a CSV file; an older one is replaced only by a correct one
     rles: dict[str, str], # run lengths by id
@@ -53,13 +53,13 @@ def write_submission(
     shape: tuple[int, int]=(101, 101), # height and width of a tile, pixels
 ) -> Path: # the file
     "Write a submission, checked before it takes its name."
-    if missing := [i for i in sample_ids if i not in rles]: raise DataError(f'{path}: no mask for {missing[0]}, and {len(missing) - 1} more are missing')
-    if extra := sorted(set(rles) - set(sample_ids)): raise DataError(f'{path}: {extra[0]} is not in the sample, nor are {len(extra) - 1} more')
+    if missing := [i for i in sample_ids if i not in rles]: raise DataError(f'{path}: no mask for {missing[0]}, and for {len(missing) - 1} more')
+    if extra := sorted(set(rles) - set(sample_ids)): raise DataError(f'{path}: {extra[0]} and {len(extra) - 1} more: not in the sample')
     path, draft = Path(path), Path(path).with_suffix('.unchecked')
     text = '\n'.join(['id,rle_mask', *(f'{i},{rles[i]}' for i in sample_ids)]) + '\n'
     write_atomically(draft, text.encode())
     problems = check_submission(draft, sample_ids, shape)
-    if problems: draft.unlink(); raise DataError(problems[0])
+    if problems: draft.unlink(); raise DataError(problems[0].replace(str(draft), str(path)))
     draft.replace(path)
     return path
 
@@ -119,7 +119,7 @@ class Result:
                     versions=dict(python=platform.python_version(), torch=torch.__version__, fastai=fastai.__version__, timm=timm.__version__, numpy=np.__version__),
                     seed=self.settings['seed'], settings=self.settings | dict(recipe=asdict(self.recipe)))
 
-# %% ../nbs/05_submission.ipynb #8970cd76
+# %% ../nbs/05_submission.ipynb #f8220561
 def _png(fig) -> str: # an HTML image
     "A matplotlib figure as a picture inside the page."
     buf = io.BytesIO()
@@ -134,7 +134,7 @@ def _figures(r: Result) -> dict[str, str]: # HTML by title
     for k, rows in r.history.groupby('fold'):
         a.plot(range(1, len(rows) + 1), rows.train_loss, color=f'C{k}', label=f'fold {k}'); a.plot(range(1, len(rows) + 1), rows.valid_loss, color=f'C{k}', ls=':')
         b.plot(range(1, len(rows) + 1), rows.official, color=f'C{k}')
-    a.set(title='loss (dotted: unseen tiles)', xlabel='epoch'); a.legend(); b.set(title='official score of unseen tiles, one view, threshold 0.5', xlabel='epoch')
+    a.set(title='loss (dotted: unseen tiles)', xlabel='epoch'); a.legend(); b.set(title='score of unseen tiles in training, one view, threshold 0.5', xlabel='epoch')
     thr = Figure(figsize=(9, 3), layout='constrained'); ax = thr.subplots()
     for k in np.unique(r.folds): ax.plot(THRESHOLDS, r.curve[:, r.folds == k].mean(1), color=f'C{k}', lw=1, label=f'fold {k}')
     ax.plot(THRESHOLDS, r.curve.mean(1), color='black', label='all'); ax.axvline(r.ensemble.threshold, color='gray', ls=':'); ax.set(xlabel='threshold', ylabel='official score'); ax.legend()
@@ -146,12 +146,12 @@ def _figures(r: Result) -> dict[str, str]: # HTML by title
     b.set(title='predicted coverage'); b.legend()
     salty = np.flatnonzero(truth.any((1, 2)) | guess.any((1, 2)))
     order = salty[r.scores[salty].argsort(kind='stable')]
-    show = lambda idx: _png(show_tiles(images[idx], truth[idx], [f'{r.data.train.ids[i]}  {r.scores[i]:.2f}' for i in idx], other=guess[idx]))
+    show = lambda idx: '<p>No tile has salt, in truth or prediction.</p>' if not len(idx) else _png(show_tiles(images[idx], truth[idx], [f'{r.data.train.ids[i]}  {r.scores[i]:.2f}' for i in idx], other=guess[idx]))
     mid = len(order) // 2
     return {'Curves': _png(curves), 'Threshold': _png(thr), 'Coverage': _png(cov), 'Best tiles': show(order[::-1][:12]),
             'Median tiles': show(order[max(mid - 6, 0):mid + 6]), 'Worst tiles': show(order[:12])}
 
-# %% ../nbs/05_submission.ipynb #de8dacd2
+# %% ../nbs/05_submission.ipynb #c37a708c
 def report(
     result: Result, # of a run
 ) -> str: # a whole HTML page
@@ -164,7 +164,7 @@ def report(
     body = ''.join(f'<h2>{t}</h2>{p}' for t, p in _figures(result).items())
     return f'''<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>salt-tgs report</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}}img{{max-width:100%}}th{{text-align:left;padding-right:1rem;font-weight:normal;color:#555}}</style>
-<h1>What this run found</h1><table>{table}</table><p>The score of each tile comes from networks that never saw it, at a threshold that the other folds chose. In the pictures, orange outlines the interpreter's mask and blue the network's; each tile's id and score stand above it.</p>{body}</html>'''
+<h1>What this run found</h1><table>{table}</table><p>The score of each tile comes from networks that never saw it, at a threshold that the other folds chose. In the pictures, drawn at the threshold in the table, orange outlines the interpreter's mask and blue the network's; each tile's id and score stand above it.</p>{body}</html>'''
 
 # %% ../nbs/05_submission.ipynb #7add1acd
 def pick_recipe(
@@ -177,18 +177,17 @@ def pick_recipe(
     if folds is not None and folds < 2: raise ValueError(f'{folds} folds: there must be at least 2')
     return replace(RECIPES[preset], **{k: v for k, v in dict(folds=folds, encoder=encoder).items() if v is not None})
 
-# %% ../nbs/05_submission.ipynb #9eb49584
+# %% ../nbs/05_submission.ipynb #22772301
 def prepare_out(
     out: str | Path, # the folder of a run
     overwrite: bool=False, # replace what an earlier run left there
-) -> Path: # the folder, there and without an earlier run
+) -> Path: # the folder, there and without earlier snapshots
     "Make room for a run; an earlier one is never lost by accident."
     out = Path(out)
     if out.exists() and not out.is_dir(): raise FileExistsError(f'{out}: a file, but a folder is needed')
     if out.is_dir() and any(out.iterdir()):
         if not overwrite: raise FileExistsError(f'{out}: holds files already; choose another --out, or say --overwrite')
-        for name in ('snapshots', 'ensemble'): shutil.rmtree(out/name, ignore_errors=True)
-        for name in ('submission.csv', 'metrics.json', 'report.html'): (out/name).unlink(missing_ok=True)
+        shutil.rmtree(out/'snapshots', ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     return out
 
@@ -216,7 +215,7 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[part], self.last = now - self.last, now
 
-# %% ../nbs/05_submission.ipynb #d5948c75
+# %% ../nbs/05_submission.ipynb #74013a9c
 def run(
     data: str | Path | None=None, # a folder with Kaggle's files; none: `find_data`
     out: str | Path='salt-run', # where the results go
@@ -243,12 +242,15 @@ def run(
     ensemble = Ensemble([n for ns in nets.values() for n in ns], best_threshold(curve), device)
     clock('out_of_fold')
     result = Result(recipe, salt, folds, history, probs, curve, scores, ensemble, clock.seconds,
-                    dict(seed=seed, device=str(device), weights=str(weights), threads=torch.get_num_threads()))
+                    dict(seed=seed, device=str(device), weights=None if weights is None else str(weights), threads=torch.get_num_threads()))
     rles, result.test_coverage = predict_test(ensemble, salt.test)
-    ensemble.save(out/'ensemble')
     clock('test')
+    page = report(result)
+    for name in ('metrics.json', 'report.html', 'submission.csv'): (out/name).unlink(missing_ok=True)
+    shutil.rmtree(out/'ensemble', ignore_errors=True)
+    ensemble.save(out/'ensemble')
     write_submission(out/'submission.csv', rles, salt.sample_ids, salt.test.images.shape[1:])
-    write_atomically(out/'report.html', report(result).encode())
+    write_atomically(out/'report.html', page.encode())
     clock('report')
     write_atomically(out/'metrics.json', (json.dumps(result.metrics(), indent=1) + '\n').encode())
     return result
