@@ -19,6 +19,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -588,7 +589,7 @@ def show_tiles(
     titles: list | None=None, # one for each tile
     cols: int=6, # tiles in a row
     other: np.ndarray | None=None, # shape (n, h, w), boolean: a second mask, outlined in blue
-) -> 'matplotlib.figure.Figure': # closed, so that a notebook shows it once
+) -> Any: # a matplotlib figure, closed, so that a notebook shows it once
     "Tiles in a grid, their masks outlined."
     import matplotlib.pyplot as plt
     rows = -(-len(images) // cols)

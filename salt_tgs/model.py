@@ -15,6 +15,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -303,7 +304,7 @@ class DynamicUnet34(Unet):
 def summary(
     model: Unet, # not changed
     size: int=128, # side of the picture, pixels
-) -> 'pandas.DataFrame': # columns shape, parameters, multiply-adds; one row a part, and their sum
+) -> Any: # a pandas data frame, columns shape, parameters, multiply-adds; one row a part, and their sum
     "What each part of a network gives, weighs and costs."
     import pandas as pd
     from torch.utils.flop_counter import FlopCounterMode
