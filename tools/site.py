@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r'(?<=\]\()[^\s()]+|(?:(?<=\bsrc=")|(?<=\bhref="))[^"]+')
+ADDRESS = re.compile(' at 0x[0-9a-f]{6,}')  # in the signature of a function whose default is a function; another one in every build
 STOCK = re.compile('output-file|commonmark|keep-md|broken link')  # what smalldocs says of stock settings, or `check_links` says too
 
 
@@ -77,7 +78,7 @@ def relink(cells: list, link) -> list:
     def fix(text): return outside_code(''.join(text), lambda s: LINK.sub(lambda m: link(m[0]), s))
     def output(out):
         data = out.get('data', {})
-        return out | {'data': data | {k: outside_code(fix(v), doctests) for k, v in data.items() if k == 'text/markdown'}} if data else out
+        return out | {'data': data | {k: ADDRESS.sub('', outside_code(fix(v), doctests)) for k, v in data.items() if k == 'text/markdown'}} if data else out
     return [c | {'source': fix(c['source'])} if c['cell_type'] == 'markdown' else
             c | {'source': ''.join(c['source']), 'outputs': [output(o) for o in c.get('outputs', [])]} for c in cells]
 
@@ -106,7 +107,7 @@ def render(proc: Path, nbs: dict, host: str, problems: list) -> dict:
     made = {p.relative_to(site.out).as_posix(): p.read_bytes() for p in sorted(site.out.rglob('*')) if p.is_file()}
     del made['sitemap.xml']  # holds dates
     for name, data in made.items():
-        if name.endswith('.html'): made[name] = re.sub(r' at 0x[0-9a-f]{6,}', '', mathml(data.decode(), name, problems)).encode()
+        if name.endswith('.html'): made[name] = mathml(data.decode(), name, problems).encode()
         if name.endswith('.css'): made[name] = re.sub(rb'@import url\([^)]*\);?', b'', data)  # web fonts
     for file in files('smalldocs'):
         if file.name == 'LICENSE' and 'licenses' in file.parts:
