@@ -222,6 +222,16 @@ class Tiles:
         if self.masks is not None: df = df.assign(coverage=self.masks.mean((1, 2)), empty=~self.masks.any((1, 2)))
         return df
 
+    def keys(self) -> list[str]: # one for each tile
+        "Eight digits of each image's sha256: enough to know a tile again, whatever its file is called."
+        return [hashlib.sha256(i.tobytes()).hexdigest()[:8] for i in self.images]
+
+    def sha256(self) -> str: # 64 hexadecimal digits
+        "One hash of all ids, images and masks: other data, another hash."
+        h = hashlib.sha256('\n'.join(self.ids).encode() + self.images.tobytes())
+        if self.masks is not None: h.update(np.packbits(self.masks).tobytes())
+        return h.hexdigest()
+
 # %% ../nbs/00_data.ipynb #5bfde889
 @dataclass(eq=False)
 class SaltData:

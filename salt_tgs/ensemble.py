@@ -7,6 +7,7 @@ __all__ = ['THRESHOLDS', 'flip_tta', 'pick_snapshots', 'average_weights', 'to_ma
            'threshold_scores', 'best_threshold', 'cross_fit_threshold']
 
 # %% ../nbs/04_ensemble.ipynb #fe366be0
+import importlib.resources
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -74,6 +75,7 @@ class Ensemble:
         threshold: float=.5, # probability above which a pixel is salt
         device: str='cpu', # where to compute
     ):
+        self.about = {}
         self.members, self.threshold, self.device = [m.eval().to(device, memory_format=torch.channels_last) for m in members], float(threshold), device
         if not self.members: raise ValueError('an ensemble needs at least one network')
         if any(not {'size', 'how'} <= m.meta.keys() for m in self.members): raise ValueError('a member does not say at which size it was trained; members come from `load_network`')
@@ -110,28 +112,33 @@ class Ensemble:
 
     def save(self,
         folder: str | Path, # made if it is not there
+        dtype: torch.dtype=torch.float32, # of the numbers in the files
+        **about, # goes into `ensemble.json`: scores and the like; what JSON can hold
     ) -> Path: # the folder
         "Write all members and `ensemble.json`, which names them."
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         names = [f'member{i:02}' for i in range(len(self.members))]
-        for name, m in zip(names, self.members): save_network(folder/name, m)
-        write_atomically(folder/'ensemble.json', json.dumps(dict(members=names, threshold=self.threshold), indent=1).encode())
+        for name, m in zip(names, self.members): save_network(folder/name, m, dtype)
+        write_atomically(folder/'ensemble.json', (json.dumps(self.about | about | dict(members=names, threshold=self.threshold), indent=1) + '\n').encode())
         return folder
 
     @classmethod
     def load(cls,
-        folder: str | Path, # as `save` wrote it
+        folder: str | Path | None=None, # as `save` wrote it; none: the network that comes with the package
         device: str='cpu', # where to compute
-    ) -> 'Ensemble': # ready to predict
+    ) -> 'Ensemble': # ready to predict; its attribute `about` is the content of `ensemble.json`
         "Read an ensemble back."
+        folder = importlib.resources.files('salt_tgs')/'weights' if folder is None else folder
         path = Path(folder)/'ensemble.json'
         try:
             about = json.loads(path.read_text())
             names, threshold = list(about['members']), float(about['threshold'])
         except FileNotFoundError: raise WeightsError(f'{path}: missing; make an ensemble with `salt-tgs run`, or name its folder by --weights') from None
         except (ValueError, KeyError, TypeError) as e: raise WeightsError(f'{path}: not the description of an ensemble ({e!r})') from None
-        return cls([load_network(Path(folder)/n) for n in names], threshold, device)
+        ensemble = cls([load_network(Path(folder)/n) for n in names], threshold, device)
+        ensemble.about = about
+        return ensemble
 
 # %% ../nbs/04_ensemble.ipynb #af1c03c8
 def out_of_fold(
@@ -174,9 +181,9 @@ def cross_fit_threshold(
     folds: np.ndarray, # shape (n,), the fold of each tile
     thresholds: tuple[float, ...]=THRESHOLDS, # t of them
 ) -> tuple[np.ndarray, dict[int, float]]: # shape (n,), official score of each tile; the threshold that each fold got
-    "Score each fold at the threshold that the other folds like best."
+    "Score each fold at the threshold that the other folds like best; a fold without others gets one half."
     out, chosen = np.empty(len(folds)), {}
     for k in np.unique(folds).tolist():
-        chosen[k] = best_threshold(scores[:, folds != k], thresholds)
+        chosen[k] = best_threshold(scores[:, folds != k], thresholds) if (folds != k).any() else .5
         out[folds == k] = scores[thresholds.index(chosen[k]), folds == k]
     return out, chosen

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from salt_tgs.data import make_default_data
+
 COMMAND = Path(sys.executable).with_name('salt-tgs')
 
 
@@ -34,7 +36,7 @@ def test_help_answers_at_once():
         start = time.perf_counter()
         p = salt('--help')
         times.append(time.perf_counter() - start)
-    assert {'run', 'check-data', 'predict'} <= set(p.stdout.split())
+    assert {'run', 'train', 'evaluate', 'predict', 'submit', 'check-data'} <= set(p.stdout.split())
     assert min(times) < 2
 
 
@@ -46,6 +48,7 @@ def test_run_writes_everything(finished, tiles):
     sub, sample = (pd.read_csv(f, dtype=str, keep_default_na=False) for f in (finished/'submission.csv', tiles/'sample_submission.csv'))
     assert list(sub) == ['id', 'rle_mask'] and list(sub.id) == list(sample.id)
     page = (finished/'report.html').read_text()
+    assert 'By the size of the true mask' in page
     assert page.count('data:image/png;base64') == 6 and 'src="http' not in page and 'href="http' not in page
 
 
@@ -66,12 +69,45 @@ def test_predict(finished, tmp_path):
         assert mask.shape == prob.shape == size and set(np.unique(mask)) <= {0, 255}
 
 
+def test_evaluate(finished, tiles, tmp_path):
+    assert 'trained on all' in salt('evaluate', tiles, '--weights', finished/'ensemble', code=1).stderr
+    other = make_default_data(tmp_path/'other', n_train=20, n_test=2, seed=8)
+    p = salt('evaluate', other, '--weights', finished/'ensemble', '--out', tmp_path/'scores.csv')
+    scores = pd.read_csv(tmp_path/'scores.csv').score
+    assert len(scores) == 20 and f'official score {scores.mean():.4f}' in p.stdout and 'larger' in p.stdout
+    assert 'on 48 tiles' in salt('evaluate', tiles, '--weights', finished/'ensemble', '--seen').stdout
+
+
+@pytest.mark.parametrize('answer, code, words', [
+    ('echo Successfully submitted; exit 0', 0, 'Successfully'),
+    ('echo "403 Client Error: Forbidden" >&2; exit 1', 1, 'rules'),
+    ('echo "401 Client Error: Unauthorized"; exit 1', 1, 'kaggle.json'),
+    ('echo "no route to host" >&2; exit 1', 1, 'no route'),
+])
+def test_submit(finished, tiles, tmp_path, answer, code, words):
+    client = tmp_path/'kaggle'
+    client.write_text(f'#!/bin/sh\n{answer}\n'); client.chmod(0o755)
+    env = os.environ | {'PATH': f"{tmp_path}:{os.environ['PATH']}"}
+    p = salt('submit', finished/'submission.csv', '--data', tiles, code=code, env=env)
+    assert words in p.stdout + p.stderr and 'Traceback' not in p.stderr
+
+
+def test_submit_checks_first(tiles, tmp_path):
+    (tmp_path/'submission.csv').write_text('id,rle_mask\n')
+    assert 'no row for' in salt('submit', tmp_path/'submission.csv', '--data', tiles, code=1).stderr
+    whole = '\n'.join(['id,rle_mask', *(f"{i}," for i in pd.read_csv(tiles/'sample_submission.csv').id)]) + '\n'
+    (tmp_path/'submission.csv').write_text(whole)
+    assert 'pip install' in salt('submit', tmp_path/'submission.csv', '--data', tiles, code=1, env=os.environ | {'PATH': ''}).stderr
+
+
 @pytest.mark.parametrize('args, code, words', [
     ((), 2, 'required'),
     (('fly',), 2, 'invalid choice'),
     (('run', '--preset', 'huge'), 2, 'invalid choice'),
     (('run', '--folds', 'two'), 2, 'at least 2'),
     (('run', '--folds', '1'), 2, 'at least 2'),
+    (('run', '--epochs-scale', '0'), 1, 'above 0'),
+    (('evaluate', 'nowhere', '--weights', 'nothing'), 1, 'nothing'),
     (('run', '--data', 'nowhere'), 1, 'no such folder'),
     (('run', '--encoder', 'resnet43'), 1, 'resnet34'),
     (('run', '--encoder', 'resnet34'), 1, '--encoder-weights'),

@@ -1,0 +1,66 @@
+"A training that is killed and gone on with is the training that was never killed."
+import hashlib
+import json
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from test_cli import COMMAND, salt
+
+
+def train(tiles, out, *more): return [COMMAND, 'train', '--data', tiles, '--out', out, '--folds', '2', '--only-folds', '0', '--epochs-scale', '1.5', *more]
+
+def weights(out): return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (out/'networks').glob('*.safetensors')}
+
+
+@pytest.fixture(scope='module')
+def unbroken(tiles, tmp_path_factory):
+    out = tmp_path_factory.mktemp('unbroken')/'out'
+    salt(*train(tiles, out)[1:])
+    return out
+
+
+@pytest.mark.parametrize('round', range(3))
+def test_killed_and_resumed(unbroken, tiles, tmp_path, round):
+    out, rng = tmp_path/'out', random.Random(time.time_ns())
+    p = subprocess.Popen(train(tiles, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    start = time.monotonic()
+    while not list(out.glob('networks/*.checkpoint')) and p.poll() is None and time.monotonic() < start + 120: time.sleep(.02)
+    time.sleep(delay := rng.uniform(0, 3))
+    p.send_signal(signal.SIGKILL); p.wait(60)
+    salt(*train(tiles, out, '--resume')[1:])
+    assert weights(out) == weights(unbroken), f'killed {delay:.3f} s after the first epoch'
+    rows, whole = (json.loads((o/'networks'/'fold0.json').read_text())['rows'] for o in (out, unbroken))
+    assert [(r['stage'], r['cycle'], r['epoch']) for r in rows] == [(r['stage'], r['cycle'], r['epoch']) for r in whole]
+
+
+def test_resume_wants_the_same_settings(unbroken, tiles):
+    before = weights(unbroken)
+    assert 'another recipe' in salt(*train(tiles, unbroken, '--resume', '--preset', 'shipped')[1:], code=1).stderr
+    assert 'another seed' in salt(*train(tiles, unbroken, '--resume', '--seed', '1')[1:], code=1).stderr
+    assert '--resume' in salt(*train(tiles, unbroken)[1:], code=1).stderr
+    assert weights(unbroken) == before
+
+
+def test_a_damaged_checkpoint_is_named(tiles, tmp_path):
+    from salt_tgs.training import _read_checkpoint, _write_checkpoint
+    from salt_tgs.model import WeightsError
+    path = tmp_path/'fold0.checkpoint'
+    _write_checkpoint(path, dict(epoch=1))
+    assert _read_checkpoint(path) == dict(epoch=1)
+    raw = bytearray(path.read_bytes()); raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(WeightsError, match='fold0.checkpoint: damaged'): _read_checkpoint(path)
+
+
+def test_folds_are_gathered(unbroken, tiles):
+    args = [a if a != '0' else '1' for a in map(str, train(tiles, unbroken, '--resume')[1:])]
+    salt(*args)
+    m = json.loads((unbroken/'metrics.json').read_text())
+    assert m['official']['n'] == 48 and set(m['official']['by_fold']) == {'0', '1'}
+    import pandas as pd
+    runs, oof = pd.read_csv(unbroken/'results'/'runs.csv'), pd.read_csv(unbroken/'results'/'oof'/'out.csv')
+    assert len(runs) == 1 and runs.tiles[0] == 48 and len(oof) == 48 and abs(oof.score.mean() - runs['mean'][0]) < 1e-4
