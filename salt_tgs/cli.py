@@ -12,7 +12,7 @@ import sys
 import warnings
 from pathlib import Path
 
-# %% ../nbs/08_cli.ipynb #2fbe39b9
+# %% ../nbs/08_cli.ipynb #8ad27ca6
 def _told(result, out: str, files: str) -> int:
     "Say what a run found."
     m = result.metrics()
@@ -38,7 +38,7 @@ def run_command(
     from salt_tgs.submission import run
     return _told(run(**kwargs), args.out, 'submission.csv')
 
-# %% ../nbs/08_cli.ipynb #1f47f538
+# %% ../nbs/08_cli.ipynb #273445fc
 def train_command(
     args: argparse.Namespace, # as for `run`, and only_folds
 ) -> int: # exit code
@@ -47,7 +47,7 @@ def train_command(
     from salt_tgs.submission import train
     return _told(train(**kwargs, only=args.only_folds), args.out, 'networks')
 
-# %% ../nbs/08_cli.ipynb #8efb7a65
+# %% ../nbs/08_cli.ipynb #eed8ba42
 def evaluate_command(
     args: argparse.Namespace, # path, weights, seen, out
 ) -> int: # exit code
@@ -66,7 +66,7 @@ def evaluate_command(
     print(by_size(found.score.values, kept.masks).round(3).to_string())
     return 0
 
-# %% ../nbs/08_cli.ipynb #3bb0104d
+# %% ../nbs/08_cli.ipynb #23cd84f3
 def submit_command(
     args: argparse.Namespace, # path, data, message
 ) -> int: # exit code
@@ -96,9 +96,9 @@ def predict_command(
     args: argparse.Namespace, # images, out, weights
 ) -> int: # exit code
     "`salt-tgs predict`: masks and probabilities for single images."
-    from PIL import Image
-    from salt_tgs.data import DataError, read_image
+    from salt_tgs.data import DataError, _png, read_image
     from salt_tgs.ensemble import Ensemble, to_masks
+    from salt_tgs.model import write_atomically
     images = {}
     for path in map(Path, args.images):
         if path.stem in images: raise DataError(f'{path}: a second image of the name {path.stem}; results would overwrite each other')
@@ -109,11 +109,10 @@ def predict_command(
         if min(h, w) < MIN_SIDE: raise DataError(f'{path}: {w} x {h} pixels; `predict` takes tiles of at least {MIN_SIDE} a side')
     ensemble = Ensemble.load(args.weights)
     folders = {kind: Path(args.out)/kind for kind in ('masks', 'probabilities')}
-    for folder in folders.values(): folder.mkdir(parents=True, exist_ok=True)
     for id, image in images.items():
         probs = ensemble.predict(image[None])
-        Image.fromarray(to_masks(probs, ensemble.threshold, full_is_empty=False)[0].astype('uint8') * 255).save(folders['masks']/f'{id}.png')
-        Image.fromarray((probs[0] * 255).round().astype('uint8')).save(folders['probabilities']/f'{id}.png')
+        write_atomically(folders['masks']/f'{id}.png', _png(to_masks(probs, ensemble.threshold, full_is_empty=False)[0].astype('uint8') * 255))
+        write_atomically(folders['probabilities']/f'{id}.png', _png((probs[0] * 255).round().astype('uint8')))
     print(f'{args.out}: {len(images)} masks (0 and 255) and probabilities (0 to 255)')
     return 0
 
@@ -156,7 +155,7 @@ def parser() -> argparse.ArgumentParser: # of the whole command
 
     p = verb('evaluate', evaluate_command, 'the official score of weights on labelled tiles that they were not trained on')
     p.add_argument('path', metavar='PATH', help="a folder with Kaggle's files, zipped or not")
-    p.add_argument('--weights', metavar='DIR', default='salt-run/ensemble', help='an ensemble, as `salt-tgs run` writes it (default: %(default)s)')
+    p.add_argument('--weights', metavar='DIR', help='an ensemble, as `salt-tgs run` writes it; without it the network that comes with the package')
     p.add_argument('--seen', action='store_true', help='count tiles, too, that the weights were trained on')
     p.add_argument('--out', metavar='FILE', help='write the score of each tile as CSV')
 
@@ -171,7 +170,7 @@ def parser() -> argparse.ArgumentParser: # of the whole command
     p = verb('predict', predict_command, 'mark the salt in PNG images of up to 128 pixels a side')
     p.add_argument('images', metavar='IMAGES', nargs='+', help='grey PNG files')
     p.add_argument('--out', metavar='DIR', required=True, help='gets masks/ID.png and probabilities/ID.png')
-    p.add_argument('--weights', metavar='DIR', default='salt-run/ensemble', help='an ensemble, as `salt-tgs run` writes it (default: %(default)s)')
+    p.add_argument('--weights', metavar='DIR', help='an ensemble, as `salt-tgs run` writes it; without it the network that comes with the package')
     return top
 
 # %% ../nbs/08_cli.ipynb #2574a6d9

@@ -257,7 +257,7 @@ class ConvUnetBlock(UnetBlock):
 # %% ../nbs/01_model.ipynb #ac04d91d
 BLOCKS = {b.__name__: b for b in (UnetBlock, ConvUnetBlock)}  # by the names that manifests use
 
-# %% ../nbs/01_model.ipynb #a2470706
+# %% ../nbs/01_model.ipynb #370c9fe1
 class UpHead(nn.Module):
     "The seed's head: the decoder's finest map, enlarged to logits."
     def __init__(self,
@@ -272,7 +272,7 @@ class UpHead(nn.Module):
     ) -> Tensor: # logits, shape (n, 1, h, w)
         return self.up(maps[-1])[..., :x.shape[-2], :x.shape[-1]]
 
-# %% ../nbs/01_model.ipynb #d7a32866
+# %% ../nbs/01_model.ipynb #7347058d
 class HypercolumnHead(nn.Module):
     "All maps of the decoder mixed at once, and the picture at full resolution beside them."
     def __init__(self,
@@ -294,7 +294,7 @@ class HypercolumnHead(nn.Module):
         y = self.up(self.bn(y).relu())[..., :x.shape[-2], :x.shape[-1]]
         return self.logit(self.join(torch.cat([y, self.picture(x)], 1)))
 
-# %% ../nbs/01_model.ipynb #6dd0b4f5
+# %% ../nbs/01_model.ipynb #c9b5da3b
 HEADS = {h.__name__: h for h in (UpHead, HypercolumnHead)}  # by the names that manifests use
 
 # %% ../nbs/01_model.ipynb #b5eee65f

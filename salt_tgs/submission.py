@@ -66,7 +66,7 @@ def write_submission(
     draft.replace(path)
     return path
 
-# %% ../nbs/05_submission.ipynb #5818d840
+# %% ../nbs/05_submission.ipynb #00a2541a
 RULES = 'https://www.kaggle.com/c/tgs-salt-identification-challenge/rules'
 
 def submit(
@@ -120,7 +120,7 @@ def train_folds(
             history.append(rows)
     return paths, pd.concat(history, ignore_index=True)
 
-# %% ../nbs/05_submission.ipynb #b5aa77e7
+# %% ../nbs/05_submission.ipynb #f16ec510
 def gather_folds(
     folder: Path, # where `train_folds` put its networks
     recipe: Recipe, # which says whether weights are averaged
@@ -135,7 +135,7 @@ def gather_folds(
         history.append(pd.DataFrame(done['rows']))
     return nets, pd.concat(history, ignore_index=True)
 
-# %% ../nbs/05_submission.ipynb #87942acc
+# %% ../nbs/05_submission.ipynb #d3a22219
 SIZES = {'no salt': 0, '1 to 99 px': 1, '100 to 999 px': 100, '1,000 to 4,999 px': 1000, 'larger': 5000}  # the smallest mask of each class, pixels
 
 def by_size(
@@ -225,7 +225,7 @@ def report(
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}}img{{max-width:100%}}th{{text-align:left;padding-right:1rem;font-weight:normal;color:#555}}</style>
 <h1>What this run found</h1><table>{table}</table><p>The score of each tile comes from networks that never saw it, at a threshold that the other folds chose. In the pictures, drawn at the threshold in the table, orange outlines the interpreter's mask and blue the network's; each tile's id and score stand above it.</p>{body}</html>'''
 
-# %% ../nbs/05_submission.ipynb #ab4daaf3
+# %% ../nbs/05_submission.ipynb #fb88842d
 def result_row(
     result: Result, # of a run
     name: str, # of the run
@@ -236,7 +236,7 @@ def result_row(
                 mean=round(m['official']['mean'], 5), se=round(m['official']['se'], 5), threshold=m['threshold'], data=m['data'], device=m['device'], threads=result.settings['threads'],
                 training_seconds=m['seconds'].get('training'), seconds=round(sum(m['seconds'].values()), 1), commit=m['commit'], seed=m['seed'], by_size=json.dumps({r['true mask']: [r['tiles'], round(r['score'], 4), round(r['se'], 4)] for r in m['by_size'] if r['tiles'] > 1}), settings=json.dumps(m['settings']))
 
-# %% ../nbs/05_submission.ipynb #4617165f
+# %% ../nbs/05_submission.ipynb #500c1511
 def write_results(
     folder: str | Path, # gets runs.csv and oof/NAME.csv; rows of other runs stay
     result: Result, # of a run
@@ -251,7 +251,7 @@ def write_results(
     write_atomically(folder/'runs.csv', pd.DataFrame(rows).to_csv(index=False, lineterminator='\n').encode())
     return folder
 
-# %% ../nbs/05_submission.ipynb #88f89750
+# %% ../nbs/05_submission.ipynb #439f97a0
 def compare_runs(
     folder: str | Path, # as `write_results` fills it
     a: str, # name of a run
@@ -296,6 +296,7 @@ def prepare_out(
             return out
         if not overwrite: raise FileExistsError(f'{out}: holds files already; choose another --out, or say --resume to go on with that run or --overwrite to replace it')
         shutil.rmtree(out/'networks', ignore_errors=True)
+        (out/'submission.csv').unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(about, json.dumps(settings, indent=1).encode())
     return out
@@ -324,7 +325,7 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[part], self.last = now - self.last, now
 
-# %% ../nbs/05_submission.ipynb #48bbdfc7
+# %% ../nbs/05_submission.ipynb #009cc111
 def _fit(data, out, recipe, weights, seed, only, overwrite, resume) -> tuple[Result, Path, _Clock]:
     "Check, split, train, and score out of fold what is finished."
     clock = _Clock()
@@ -353,7 +354,7 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume) -> tuple[Res
 def _write(result: Result, out: Path, clock: _Clock, rles: dict | None=None):
     "Everything that a run leaves, the figures last."
     page = report(result)
-    for name in ('metrics.json', 'report.html', 'submission.csv'): (out/name).unlink(missing_ok=True)
+    for name in ('metrics.json', 'report.html', *(('submission.csv',) if rles is not None else ())): (out/name).unlink(missing_ok=True)
     shutil.rmtree(out/'ensemble', ignore_errors=True)
     result.ensemble.save(out/'ensemble', official=result.metrics()['official'], data=result.data.name)
     if rles is not None: write_submission(out/'submission.csv', rles, result.data.sample_ids, result.data.test.images.shape[1:])
@@ -362,7 +363,7 @@ def _write(result: Result, out: Path, clock: _Clock, rles: dict | None=None):
     write_results(out/'results', result, out.resolve().name)
     write_atomically(out/'metrics.json', (json.dumps(result.metrics(), indent=1) + '\n').encode())
 
-# %% ../nbs/05_submission.ipynb #bc3119e0
+# %% ../nbs/05_submission.ipynb #47e8da04
 def train(
     data: str | Path | None=None, # a folder with Kaggle's files; none: `find_data`
     out: str | Path='salt-run', # where the results go
@@ -395,12 +396,12 @@ def run(
     _write(result, out, clock, rles)
     return result
 
-# %% ../nbs/05_submission.ipynb #746de711
+# %% ../nbs/05_submission.ipynb #eace741f
 def _keys(meta: dict) -> list[str]:
     "The tiles that a manifest names, eight digits each."
     return [meta.get('seen', '')[i:i + 8] for i in range(0, len(meta.get('seen', '')), 8)]
 
-# %% ../nbs/05_submission.ipynb #874cf83f
+# %% ../nbs/05_submission.ipynb #ab6c2f8c
 def evaluate(
     ensemble: Ensemble, # to be scored
     tiles: Tiles, # with masks

@@ -108,7 +108,7 @@ def light(
     "More or less contrast and brightness."
     return (x - .5) * (1 + contrast * _rand(x)) + .5 + brightness * _rand(x), y
 
-# %% ../nbs/03_training.ipynb #3450b1df
+# %% ../nbs/03_training.ipynb #30471f3f
 def bend(
     x: Tensor, # tiles, shape (n, 1, h, w), 0 to 1
     y: Tensor, # masks, shape (n, 1, h, w), 0 or 1
@@ -122,7 +122,7 @@ def bend(
     pick = lambda t, mode: F.grid_sample(t, still + move.permute(0, 2, 3, 1), mode, padding_mode='reflection', align_corners=False)
     return pick(x, 'bilinear'), pick(y, 'nearest')
 
-# %% ../nbs/03_training.ipynb #04508a23
+# %% ../nbs/03_training.ipynb #ea343cd6
 def cutout(
     x: Tensor, # tiles, shape (n, 1, h, w), 0 to 1
     y: Tensor, # masks, shape (n, 1, h, w), 0 or 1
@@ -155,7 +155,7 @@ class StopOnNaN(Callback):
         if self.training and not torch.isfinite(self.loss_grad):
             raise FloatingPointError(f'the loss became {self.loss_grad.item()} in epoch {self.epoch}, batch {self.iter}; try a lower learning rate')
 
-# %% ../nbs/03_training.ipynb #b7d5130a
+# %% ../nbs/03_training.ipynb #1168f25e
 class Autocast(Callback):
     "The network computes in a shorter number format, the loss in float32."
     def __init__(self,
@@ -178,7 +178,7 @@ class Autocast(Callback):
     def after_fit(self):
         for m in self.model.modules(): m.__dict__.pop('forward', None)
 
-# %% ../nbs/03_training.ipynb #eae18997
+# %% ../nbs/03_training.ipynb #9676ad70
 def fast_dtype(
     device: torch.device, # that trains
 ) -> torch.dtype: # bfloat16 or float32
@@ -274,10 +274,10 @@ RECIPES = {r.name: r for r in (
     Recipe('quick', (Stage(128, 'bce', 2, 2e-3), Stage(128, 'symmetric_lovasz', 4, 2e-3)), lr_div=(3, 3, 1), folds=3),
     Recipe('shipped', (Stage(128, 'bce', 6, 2e-3), Stage(128, 'symmetric_lovasz', 22, 2e-3)), head='HypercolumnHead', decoder_channels=(96, 64, 48, 32),
            augment=('flip', 'warp', 'bend', 'light', 'cutout'), lr_div=(3, 3, 1), div_final=20., snapshots=5, average=True),
-    Recipe('seed', seed_stages(), 'resnet34', (128, 128, 128, 128), 'UnetBlock', 'resize', ('flip',),
+    Recipe('seed', seed_stages(), 'resnet34', (128, 128, 128, 128), 'UnetBlock', how='resize', augment=('flip',),
            pct_start=1 / 30, div=20, div_final=20, split='depth', folds=8, snapshots=10))}
 
-# %% ../nbs/03_training.ipynb #66403391
+# %% ../nbs/03_training.ipynb #de85ac4a
 def _random_state(learn: Learner) -> dict:
     "Where every source of random numbers stands, as plain numbers and tensors."
     kind, keys, *rest = np.random.get_state()
@@ -290,7 +290,7 @@ def _set_random_state(state: dict, learn: Learner):
     if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(state['cuda'])
     for dl, s in zip(learn.dls.loaders, state['loaders']): dl.rng.setstate(s)
 
-# %% ../nbs/03_training.ipynb #0d45488a
+# %% ../nbs/03_training.ipynb #3ff924a1
 def _write_checkpoint(path: Path, state: dict):
     "Write a training's state, whole or not at all."
     buf = io.BytesIO()
@@ -397,7 +397,7 @@ def build_model(
     "The network that a recipe asks for."
     return Unet(create_encoder(recipe.encoder, weights), recipe.decoder_channels, BLOCKS[recipe.block], HEADS[recipe.head])
 
-# %% ../nbs/03_training.ipynb #0ec31793
+# %% ../nbs/03_training.ipynb #7ea2d106
 def commit() -> str | None: # none outside of a checkout
     "The git commit of this code, with a + if files were changed since."
     git = lambda *args: subprocess.run(['git', '-C', str(importlib.resources.files('salt_tgs')), *args], capture_output=True, text=True, timeout=10)
@@ -406,7 +406,7 @@ def commit() -> str | None: # none outside of a checkout
         return git('rev-parse', '--short=10', 'HEAD').stdout.strip() + '+' * bool(git('status', '--porcelain', '--untracked-files=no', '.').stdout)
     except (OSError, subprocess.TimeoutExpired): return None
 
-# %% ../nbs/03_training.ipynb #698dfc39
+# %% ../nbs/03_training.ipynb #87bc21b7
 _OTHER = 'was made with other data or settings; resume with the same ones, or start in another folder'
 
 # %% ../nbs/03_training.ipynb #d3db8fa8
