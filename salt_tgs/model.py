@@ -257,7 +257,7 @@ class ConvUnetBlock(UnetBlock):
 # %% ../nbs/01_model.ipynb #ac04d91d
 BLOCKS = {b.__name__: b for b in (UnetBlock, ConvUnetBlock)}  # by the names that manifests use
 
-# %% ../nbs/01_model.ipynb #370c9fe1
+# %% ../nbs/01_model.ipynb #56ccb7bc
 class UpHead(nn.Module):
     "The seed's head: the decoder's finest map, enlarged to logits."
     def __init__(self,
@@ -272,7 +272,7 @@ class UpHead(nn.Module):
     ) -> Tensor: # logits, shape (n, 1, h, w)
         return self.up(maps[-1])[..., :x.shape[-2], :x.shape[-1]]
 
-# %% ../nbs/01_model.ipynb #7347058d
+# %% ../nbs/01_model.ipynb #0d94929e
 class HypercolumnHead(nn.Module):
     "All maps of the decoder mixed at once, and the picture at full resolution beside them."
     def __init__(self,
@@ -294,7 +294,7 @@ class HypercolumnHead(nn.Module):
         y = self.up(self.bn(y).relu())[..., :x.shape[-2], :x.shape[-1]]
         return self.logit(self.join(torch.cat([y, self.picture(x)], 1)))
 
-# %% ../nbs/01_model.ipynb #c9b5da3b
+# %% ../nbs/01_model.ipynb #61e9e65a
 HEADS = {h.__name__: h for h in (UpHead, HypercolumnHead)}  # by the names that manifests use
 
 # %% ../nbs/01_model.ipynb #b5eee65f
@@ -421,7 +421,7 @@ def load_network(
         with torch.device('meta'): model = Unet(create_encoder(meta['encoder']), tuple(meta['decoder_channels']), BLOCKS[meta['block']], HEADS[meta['head']])
     except (ValueError, KeyError, TypeError, RuntimeError) as e: raise WeightsError(f'{about}: describes no network that can be built ({e})') from None
     state = _read_verified(weights, meta)
-    state = {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
+    state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     _check_state(state, model.state_dict(), weights)
     model.load_state_dict(state, assign=True)
     model.encoder.started_from, model.meta = meta.get('started_from'), meta

@@ -9,10 +9,12 @@ __all__ = ['RULES', 'SIZES', 'check_submission', 'write_submission', 'submit', '
 
 # %% ../nbs/05_submission.ipynb #912f5d42
 import base64
+import hashlib
 import html
 import io
 import json
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +32,7 @@ from .data import DataError, SaltData, Tiles, coverage_folds, depth_folds, find_
 from .ensemble import THRESHOLDS, Ensemble, average_weights, best_threshold, cross_fit_threshold, out_of_fold, threshold_scores, to_masks
 from .losses import score_se, tile_scores
 from .model import Unet, load_network, write_atomically
-from .training import RECIPES, Recipe, build_model, commit, total_tiles, train_fold
+from .training import RECIPES, Recipe, build_model, total_tiles, train_fold
 
 # %% ../nbs/05_submission.ipynb #e874662e
 def check_submission(
@@ -66,7 +68,7 @@ def write_submission(
     draft.replace(path)
     return path
 
-# %% ../nbs/05_submission.ipynb #00a2541a
+# %% ../nbs/05_submission.ipynb #e03f8c92
 RULES = 'https://www.kaggle.com/c/tgs-salt-identification-challenge/rules'
 
 def submit(
@@ -79,13 +81,13 @@ def submit(
     if problems := check_submission(path, sample_ids, shape): raise DataError(problems[0] + (f' (and {len(problems) - 1} more problems)' if len(problems) > 1 else ''))
     beside = Path(sys.executable).with_name('kaggle')
     client = str(beside) if beside.exists() else shutil.which('kaggle')
-    if client is None: raise FileNotFoundError("Kaggle's client is not installed: pip install 'salt_tgs[kaggle]'")
+    if client is None: raise FileNotFoundError("Kaggle's client is not installed: pip install kaggle")
     p = subprocess.run([client, 'competitions', 'submit', '-c', 'tgs-salt-identification-challenge', '-f', str(path), '-m', message], capture_output=True, text=True)
     said = ' '.join((p.stdout + ' ' + p.stderr).split())
-    if '403' in said: raise PermissionError(f"Kaggle refused (403): accept the competition's rules at {RULES} with the account whose key is used, then submit again. It said: {said[-200:]}")
-    if '401' in said or 'kaggle.json' in said: raise PermissionError(f'Kaggle does not know you (401): make a key at https://www.kaggle.com/settings and put it into ~/.kaggle/kaggle.json. It said: {said[-200:]}')
-    if p.returncode: raise OSError(f"Kaggle's client failed: {said[-300:]}")
-    return said
+    if p.returncode == 0 and 'successfully submitted' in said.lower(): return said
+    if re.search(r'\b403\b(?! ?[kM])', said): raise PermissionError(f"Kaggle refused (403): accept the competition's rules at {RULES} with the account whose key is used, then submit again. It said: {said[-200:]}")
+    if re.search(r'\b401\b(?! ?[kM])', said) or 'Could not find kaggle.json' in said: raise PermissionError(f'Kaggle does not know you (401): make a key at https://www.kaggle.com/settings and put it into ~/.kaggle/kaggle.json. It said: {said[-200:]}')
+    raise OSError(f"Kaggle's client did not submit: {said[-300:]}")
 
 # %% ../nbs/05_submission.ipynb #8bd26b5b
 def make_folds(
@@ -109,7 +111,7 @@ def train_folds(
     **meta, # goes into each network's manifest
 ) -> tuple[dict[int, list[Path]], pd.DataFrame]: # snapshots by the fold that they never saw; one row an epoch
     "Run a recipe once for each fold, on all other folds."
-    ks = np.unique(folds).tolist() if only is None else list(only)
+    ks = sorted(set(folds.tolist() if only is None else only))
     if wrong := sorted(set(ks) - set(folds.tolist())): raise ValueError(f'there is no fold {wrong[0]}: this recipe has the folds 0 to {folds.max()}')
     seen = tiles.images.max((1, 2)) > 0
     length = sum(total_tiles(recipe, int((seen & (folds != k)).sum())) for k in ks)
@@ -120,7 +122,7 @@ def train_folds(
             history.append(rows)
     return paths, pd.concat(history, ignore_index=True)
 
-# %% ../nbs/05_submission.ipynb #f16ec510
+# %% ../nbs/05_submission.ipynb #45dc0640
 def gather_folds(
     folder: Path, # where `train_folds` put its networks
     recipe: Recipe, # which says whether weights are averaged
@@ -133,9 +135,10 @@ def gather_folds(
         paths = [Path(folder)/p for p in done['paths']]
         nets[k] = [average_weights(paths)] if recipe.average else [load_network(p) for p in paths]
         history.append(pd.DataFrame(done['rows']))
+    if not nets: raise ValueError(f'{folder}: no fold is finished; train one first')
     return nets, pd.concat(history, ignore_index=True)
 
-# %% ../nbs/05_submission.ipynb #d3a22219
+# %% ../nbs/05_submission.ipynb #758373f6
 SIZES = {'no salt': 0, '1 to 99 px': 1, '100 to 999 px': 100, '1,000 to 4,999 px': 1000, 'larger': 5000}  # the smallest mask of each class, pixels
 
 def by_size(
@@ -170,7 +173,7 @@ class Result:
         return dict(official=dict(mean=float(self.scores.mean()), se=float(score_se(self.scores)), folds=len(np.unique(self.folds)), of=self.recipe.folds, n=len(self.scores),
                                   by_fold={int(k): float(self.scores[self.folds == k].mean()) for k in np.unique(self.folds)},
                                   all_empty=float(tile_scores(np.zeros_like(truth), truth).mean())),
-                    by_size=by_size(self.scores, truth).reset_index().to_dict('records'), commit=self.settings.get('commit'),
+                    by_size=[{k: None if v != v else v for k, v in r.items()} for r in by_size(self.scores, truth).reset_index().to_dict('records')], commit=self.settings.get('commit'),
                     threshold=self.ensemble.threshold, seconds={k: round(v, 1) for k, v in self.seconds.items()},
                     device=self.settings['device'], data=self.data.name,
                     versions=dict(python=platform.python_version(), torch=torch.__version__, fastai=fastai.__version__, timm=timm.__version__, numpy=np.__version__),
@@ -223,9 +226,9 @@ def report(
     body = f'<h2>By the size of the true mask</h2>{sizes}' + ''.join(f'<h2>{t}</h2>{p}' for t, p in _figures(result).items())
     return f'''<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>salt-tgs report</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}}img{{max-width:100%}}th{{text-align:left;padding-right:1rem;font-weight:normal;color:#555}}</style>
-<h1>What this run found</h1><table>{table}</table><p>The score of each tile comes from networks that never saw it, at a threshold that the other folds chose. In the pictures, drawn at the threshold in the table, orange outlines the interpreter's mask and blue the network's; each tile's id and score stand above it.</p>{body}</html>'''
+<h1>What this run found</h1><table>{table}</table><p>The score of each tile comes from networks that never saw it, at a threshold that {'the other folds chose' if m['official']['folds'] > 1 else 'is one half, as no other fold could choose it'}. The pictures are drawn at the threshold in the table, so that a score can differ a little from what its picture would get; orange outlines the interpreter's mask and blue the network's; each tile's id and score stand above it.</p>{body}</html>'''
 
-# %% ../nbs/05_submission.ipynb #fb88842d
+# %% ../nbs/05_submission.ipynb #b76fb6e0
 def result_row(
     result: Result, # of a run
     name: str, # of the run
@@ -236,7 +239,7 @@ def result_row(
                 mean=round(m['official']['mean'], 5), se=round(m['official']['se'], 5), threshold=m['threshold'], data=m['data'], device=m['device'], threads=result.settings['threads'],
                 training_seconds=m['seconds'].get('training'), seconds=round(sum(m['seconds'].values()), 1), commit=m['commit'], seed=m['seed'], by_size=json.dumps({r['true mask']: [r['tiles'], round(r['score'], 4), round(r['se'], 4)] for r in m['by_size'] if r['tiles'] > 1}), settings=json.dumps(m['settings']))
 
-# %% ../nbs/05_submission.ipynb #500c1511
+# %% ../nbs/05_submission.ipynb #f734a9a1
 def write_results(
     folder: str | Path, # gets runs.csv and oof/NAME.csv; rows of other runs stay
     result: Result, # of a run
@@ -251,7 +254,7 @@ def write_results(
     write_atomically(folder/'runs.csv', pd.DataFrame(rows).to_csv(index=False, lineterminator='\n').encode())
     return folder
 
-# %% ../nbs/05_submission.ipynb #439f97a0
+# %% ../nbs/05_submission.ipynb #539e1a4f
 def compare_runs(
     folder: str | Path, # as `write_results` fills it
     a: str, # name of a run
@@ -290,13 +293,14 @@ def prepare_out(
     if out.is_dir() and any(out.iterdir()):
         if resume:
             try: before = json.loads(about.read_text())
-            except (OSError, ValueError): raise FileExistsError(f'{out}: holds files, but no run that could be resumed (no readable run.json)') from None
+            except (OSError, ValueError): raise FileExistsError(f'{out}: holds files, but no run that could be resumed (no readable run.json); choose another --out, or say --overwrite') from None
             now = json.loads(json.dumps(settings))
-            if wrong := [k for k in now if before.get(k) != now[k]]: raise ValueError(f'{out}: the run there has another {wrong[0]}; resume with the same settings and data, or choose another --out')
+            if wrong := [k for k in now if before.get(k) != now[k]]: raise ValueError(f'{out}: the run there has another {wrong[0]}' + (f' ({before["recipe"]["name"]}, {before["recipe"]["folds"]} folds)' if wrong[0] == 'recipe' else '') + '; give the same flags and data, or choose another --out')
             return out
         if not overwrite: raise FileExistsError(f'{out}: holds files already; choose another --out, or say --resume to go on with that run or --overwrite to replace it')
-        shutil.rmtree(out/'networks', ignore_errors=True)
-        (out/'submission.csv').unlink(missing_ok=True)
+        for name in ('networks', 'ensemble'):
+            if (out/name).exists(): shutil.rmtree(out/name)
+        for name in ('submission.csv', 'metrics.json', 'report.html'): (out/name).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(about, json.dumps(settings, indent=1).encode())
     return out
@@ -325,7 +329,7 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[part], self.last = now - self.last, now
 
-# %% ../nbs/05_submission.ipynb #009cc111
+# %% ../nbs/05_submission.ipynb #6b11e7c9
 def _fit(data, out, recipe, weights, seed, only, overwrite, resume) -> tuple[Result, Path, _Clock]:
     "Check, split, train, and score out of fold what is finished."
     clock = _Clock()
@@ -334,7 +338,11 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume) -> tuple[Res
     folds = make_folds(salt.train, recipe)
     device = default_device()
     digest = salt.train.sha256()
-    out = prepare_out(out, dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=digest), overwrite, resume)
+    if wrong := sorted(set(only or []) - set(folds.tolist())): raise ValueError(f'there is no fold {wrong[0]}: this recipe has the folds 0 to {folds.max()}')
+    side, most = max(salt.train.images.shape[1:]), min(s.size for s in recipe.stages)
+    if recipe.how == 'pad' and side > most: raise ValueError(f'tiles of {side} pixels a side; the recipe {recipe.name} takes up to {most}: cut them into smaller ones')
+    split = hashlib.sha256(folds.astype('<i8').tobytes()).hexdigest()
+    out = prepare_out(out, dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=digest, split=split), overwrite, resume)
     clock('loading')
     train_folds(salt.train, folds, recipe, out/'networks', weights, seed, only, resume, data=digest)
     clock('training')
@@ -347,8 +355,9 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume) -> tuple[Res
     scores, _ = cross_fit_threshold(curve, folds)
     ensemble = Ensemble([n for ns in nets.values() for n in ns], best_threshold(curve), device)
     clock('out_of_fold')
+    clock.seconds['training'] = float(history.seconds.sum())
     settings = dict(seed=seed, device=str(device) if device.type == 'cpu' else torch.cuda.get_device_name(device), weights=None if weights is None else str(weights),
-                    threads=torch.get_num_threads(), data=digest, commit=commit())
+                    threads=torch.get_num_threads(), data=digest, commit=' '.join(sorted({str(n.meta.get('commit')) for ns in nets.values() for n in ns})))
     return Result(recipe, salt, folds, history, probs, curve, scores, ensemble, clock.seconds, settings), out, clock
 
 def _write(result: Result, out: Path, clock: _Clock, rles: dict | None=None):
@@ -363,7 +372,7 @@ def _write(result: Result, out: Path, clock: _Clock, rles: dict | None=None):
     write_results(out/'results', result, out.resolve().name)
     write_atomically(out/'metrics.json', (json.dumps(result.metrics(), indent=1) + '\n').encode())
 
-# %% ../nbs/05_submission.ipynb #47e8da04
+# %% ../nbs/05_submission.ipynb #fcaf92f2
 def train(
     data: str | Path | None=None, # a folder with Kaggle's files; none: `find_data`
     out: str | Path='salt-run', # where the results go
@@ -396,20 +405,22 @@ def run(
     _write(result, out, clock, rles)
     return result
 
-# %% ../nbs/05_submission.ipynb #eace741f
+# %% ../nbs/05_submission.ipynb #23f5930c
 def _keys(meta: dict) -> list[str]:
     "The tiles that a manifest names, eight digits each."
     return [meta.get('seen', '')[i:i + 8] for i in range(0, len(meta.get('seen', '')), 8)]
 
-# %% ../nbs/05_submission.ipynb #ab6c2f8c
+# %% ../nbs/05_submission.ipynb #96926780
 def evaluate(
     ensemble: Ensemble, # to be scored
     tiles: Tiles, # with masks
     seen: bool=False, # count tiles, too, that a member was trained on
 ) -> pd.DataFrame: # columns score (0 to 1) and size (pixels of the true mask); one row a tile that counts
     "The official score of an ensemble on labelled tiles, each by its id."
+    if not seen and any('seen' not in m.meta for m in ensemble.members): raise ValueError('a network does not say which tiles it was trained on; --seen scores it on all')
     known = {key for m in ensemble.members for key in _keys(m.meta)}
-    fresh = tiles if seen else tiles[np.array([k not in known for k in tiles.keys()])]
-    if not fresh.images.any(): raise ValueError(f'these weights were trained on all {len(tiles)} tiles (black ones apart); a score on them would say nothing. Bring others')
+    hit, black = np.array([k in known for k in tiles.keys()]), tiles.images.max((1, 2)) == 0
+    fresh = tiles if seen or not hit.any() else tiles[~hit & ~black]
+    if not len(fresh): raise ValueError(f'these weights were trained on all {len(tiles)} tiles (black ones apart); a score on them would say nothing. Name a folder of others, or say --seen')
     scores = tile_scores(ensemble.masks(fresh.images), fresh.masks)
     return pd.DataFrame(dict(score=scores, size=fresh.masks.sum((1, 2))), index=pd.Index(fresh.ids, name='id'))

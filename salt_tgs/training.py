@@ -15,6 +15,7 @@ import io
 import json
 import random
 import subprocess
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Callable
@@ -108,7 +109,7 @@ def light(
     "More or less contrast and brightness."
     return (x - .5) * (1 + contrast * _rand(x)) + .5 + brightness * _rand(x), y
 
-# %% ../nbs/03_training.ipynb #30471f3f
+# %% ../nbs/03_training.ipynb #3d80b092
 def bend(
     x: Tensor, # tiles, shape (n, 1, h, w), 0 to 1
     y: Tensor, # masks, shape (n, 1, h, w), 0 or 1
@@ -122,11 +123,11 @@ def bend(
     pick = lambda t, mode: F.grid_sample(t, still + move.permute(0, 2, 3, 1), mode, padding_mode='reflection', align_corners=False)
     return pick(x, 'bilinear'), pick(y, 'nearest')
 
-# %% ../nbs/03_training.ipynb #ea343cd6
+# %% ../nbs/03_training.ipynb #71c7781c
 def cutout(
     x: Tensor, # tiles, shape (n, 1, h, w), 0 to 1
     y: Tensor, # masks, shape (n, 1, h, w), 0 or 1
-    low: float=.12, # smallest side of the hole, share of the picture's
+    low: float=.12, # smallest side of the hole, share of the picture's, before the picture's edge cuts it
     high: float=.4, # largest
 ) -> tuple[Tensor, Tensor]: # half of the tiles with a grey hole; masks as they were
     "A rectangle of half of the tiles becomes plain grey ([arXiv 1708.04552](https://arxiv.org/abs/1708.04552))."
@@ -155,7 +156,7 @@ class StopOnNaN(Callback):
         if self.training and not torch.isfinite(self.loss_grad):
             raise FloatingPointError(f'the loss became {self.loss_grad.item()} in epoch {self.epoch}, batch {self.iter}; try a lower learning rate')
 
-# %% ../nbs/03_training.ipynb #1168f25e
+# %% ../nbs/03_training.ipynb #c53f09be
 class Autocast(Callback):
     "The network computes in a shorter number format, the loss in float32."
     def __init__(self,
@@ -178,12 +179,12 @@ class Autocast(Callback):
     def after_fit(self):
         for m in self.model.modules(): m.__dict__.pop('forward', None)
 
-# %% ../nbs/03_training.ipynb #9676ad70
+# %% ../nbs/03_training.ipynb #8d8df89b
 def fast_dtype(
     device: torch.device, # that trains
 ) -> torch.dtype: # bfloat16 or float32
     "The number format that trains fastest on a device: bfloat16 where the processor multiplies it."
-    if torch.device(device).type == 'cuda': return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if torch.device(device).type == 'cuda': return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     knows = lambda name: getattr(torch.cpu, f'_is_{name}_supported', lambda: False)()
     return torch.bfloat16 if knows('avx512_bf16') or knows('amx_tile') else torch.float32
 
@@ -277,7 +278,7 @@ RECIPES = {r.name: r for r in (
     Recipe('seed', seed_stages(), 'resnet34', (128, 128, 128, 128), 'UnetBlock', how='resize', augment=('flip',),
            pct_start=1 / 30, div=20, div_final=20, split='depth', folds=8, snapshots=10))}
 
-# %% ../nbs/03_training.ipynb #de85ac4a
+# %% ../nbs/03_training.ipynb #c37f4262
 def _random_state(learn: Learner) -> dict:
     "Where every source of random numbers stands, as plain numbers and tensors."
     kind, keys, *rest = np.random.get_state()
@@ -290,7 +291,7 @@ def _set_random_state(state: dict, learn: Learner):
     if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(state['cuda'])
     for dl, s in zip(learn.dls.loaders, state['loaders']): dl.rng.setstate(s)
 
-# %% ../nbs/03_training.ipynb #3ff924a1
+# %% ../nbs/03_training.ipynb #10d8b2c5
 def _write_checkpoint(path: Path, state: dict):
     "Write a training's state, whole or not at all."
     buf = io.BytesIO()
@@ -329,6 +330,7 @@ class Checkpoint(Callback):
     def before_epoch(self):
         self.skip = self.back is not None and self.epoch <= self.back['epoch']
         if self.skip: raise CancelEpochException
+        self.began = time.perf_counter()
 
     def before_validate(self):
         if (self.epoch + 1) % self.every and self.epoch + 1 < self.n_epoch: raise CancelValidException
@@ -336,7 +338,7 @@ class Checkpoint(Callback):
     def after_epoch(self):
         if self.skip: return
         done = [float('nan') if v is None else float(v) for v in (*self.recorder.values[-1], None, None)][:3]
-        self.state['rows'].append(dict(self.state['at'], epoch=self.epoch, train_loss=done[0], valid_loss=done[1], official=done[2]))
+        self.state['rows'].append(dict(self.state['at'], epoch=self.epoch, train_loss=done[0], valid_loss=done[1], official=done[2], seconds=time.perf_counter() - self.began))
         self.write(done[2])
 
     def write(self, score: float):
@@ -385,8 +387,9 @@ def fit_stage(
                          tuple(AUGMENT[a] for a in recipe.augment), device, dtype=fast_dtype(device))
     learn.create_opt()
     learn.freeze_to(stage.frozen)
-    learn.fit_one_cycle(stage.epochs, [stage.lr / d for d in recipe.lr_div], div=recipe.div, div_final=recipe.div_final,
-                        pct_start=recipe.pct_start, moms=recipe.moms, wd=stage.wd, cbs=list(cbs))
+    try: learn.fit_one_cycle(stage.epochs, [stage.lr / d for d in recipe.lr_div], div=recipe.div, div_final=recipe.div_final,
+                             pct_start=recipe.pct_start, moms=recipe.moms, wd=stage.wd, cbs=list(cbs))
+    finally: learn.autocast.after_fit()
     return learn
 
 # %% ../nbs/03_training.ipynb #925657ec
@@ -397,7 +400,7 @@ def build_model(
     "The network that a recipe asks for."
     return Unet(create_encoder(recipe.encoder, weights), recipe.decoder_channels, BLOCKS[recipe.block], HEADS[recipe.head])
 
-# %% ../nbs/03_training.ipynb #7ea2d106
+# %% ../nbs/03_training.ipynb #1f3eebd6
 def commit() -> str | None: # none outside of a checkout
     "The git commit of this code, with a + if files were changed since."
     git = lambda *args: subprocess.run(['git', '-C', str(importlib.resources.files('salt_tgs')), *args], capture_output=True, text=True, timeout=10)
@@ -406,7 +409,7 @@ def commit() -> str | None: # none outside of a checkout
         return git('rev-parse', '--short=10', 'HEAD').stdout.strip() + '+' * bool(git('status', '--porcelain', '--untracked-files=no', '.').stdout)
     except (OSError, subprocess.TimeoutExpired): return None
 
-# %% ../nbs/03_training.ipynb #87bc21b7
+# %% ../nbs/03_training.ipynb #413f3a5f
 _OTHER = 'was made with other data or settings; resume with the same ones, or start in another folder'
 
 # %% ../nbs/03_training.ipynb #d3db8fa8
@@ -430,6 +433,7 @@ def train_fold(
     if recipe.snapshots > (most := recipe.stages[-1].epochs * recipe.stages[-1].cycles): raise ValueError(f'recipe {recipe.name}: {recipe.snapshots} snapshots are wanted, but its last stage has {most} epochs')
     train = train[train.images.max((1, 2)) > 0]
     about = json.dumps(dict(recipe=asdict(recipe), fold=fold, seed=seed, weights=str(weights), data=train.sha256()))
+    if not resume: log.unlink(missing_ok=True); path.unlink(missing_ok=True)
     if resume and log.exists():
         done = json.loads(log.read_text())
         if done['about'] != about: raise ValueError(f'{log}: {_OTHER}')
@@ -441,7 +445,7 @@ def train_fold(
     model = build_model(recipe, weights)
     state = {k: v for k, v in back.items() if k not in ('epoch', 'model', 'opt', 'smooth', 'random')} if back else dict(about=about, rows=[], paths=[], best=-1., at=None, start=None, keep=0)
     if bar is not None: bar.update(sum(total_tiles(replace(recipe, stages=(replace(recipe.stages[r['stage']], epochs=1, cycles=1),)), len(train)) for r in state['rows']))
-    meta = meta | dict(how=recipe.how, recipe=recipe.name, fold=fold, seed=seed, commit=commit(), seen=''.join(train.keys()))
+    meta = meta | dict(how=recipe.how, recipe=recipe.name, fold=fold, seed=seed, stages=[asdict(s) for s in recipe.stages], commit=commit(), seen=''.join(train.keys()))
     for i, stage in enumerate(recipe.stages):
         for cycle in range(stage.cycles):
             at = dict(fold=fold, stage=i, cycle=cycle)

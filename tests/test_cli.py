@@ -1,6 +1,7 @@
 "The command as its users meet it: a process with an exit code, two streams and files."
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -83,21 +84,26 @@ def test_evaluate(finished, tiles, tmp_path):
     ('echo "403 Client Error: Forbidden" >&2; exit 1', 1, 'rules'),
     ('echo "401 Client Error: Unauthorized"; exit 1', 1, 'kaggle.json'),
     ('echo "no route to host" >&2; exit 1', 1, 'no route'),
+    ('echo "Warning: chmod 600 ~/.kaggle/kaggle.json 403kB/s"; echo Successfully submitted; exit 0', 0, 'Successfully'),
+    ('echo "Could not submit to competition"; exit 0', 1, 'did not submit'),
 ])
 def test_submit(finished, tiles, tmp_path, answer, code, words):
+    shutil.copy(tiles/'sample_submission.csv', tmp_path)
     client = tmp_path/'kaggle'
     client.write_text(f'#!/bin/sh\n{answer}\n'); client.chmod(0o755)
     env = os.environ | {'PATH': f"{tmp_path}:{os.environ['PATH']}"}
-    p = salt('submit', finished/'submission.csv', '--data', tiles, code=code, env=env)
+    p = salt('submit', finished/'submission.csv', '--data', tmp_path, code=code, env=env)
     assert words in p.stdout + p.stderr and 'Traceback' not in p.stderr
 
 
 def test_submit_checks_first(tiles, tmp_path):
     (tmp_path/'submission.csv').write_text('id,rle_mask\n')
-    assert 'no row for' in salt('submit', tmp_path/'submission.csv', '--data', tiles, code=1).stderr
+    assert 'does not know' in salt('submit', tmp_path/'submission.csv', '--data', tiles, code=1).stderr
+    shutil.copy(tiles/'sample_submission.csv', tmp_path)
+    assert 'no row for' in salt('submit', tmp_path/'submission.csv', '--data', tmp_path, code=1).stderr
     whole = '\n'.join(['id,rle_mask', *(f"{i}," for i in pd.read_csv(tiles/'sample_submission.csv').id)]) + '\n'
     (tmp_path/'submission.csv').write_text(whole)
-    assert 'pip install' in salt('submit', tmp_path/'submission.csv', '--data', tiles, code=1, env=os.environ | {'PATH': ''}).stderr
+    assert 'pip install' in salt('submit', tmp_path/'submission.csv', '--data', tmp_path, code=1, env=os.environ | {'PATH': ''}).stderr
 
 
 @pytest.mark.parametrize('args, code, words', [
@@ -107,6 +113,9 @@ def test_submit_checks_first(tiles, tmp_path):
     (('run', '--folds', 'two'), 2, 'at least 2'),
     (('run', '--folds', '1'), 2, 'at least 2'),
     (('run', '--epochs-scale', '0'), 1, 'above 0'),
+    (('run', '--resume', '--overwrite'), 2, 'not allowed with'),
+    (('train', '--only-folds', '7'), 1, 'no fold 7'),
+    (('submit', 'x.csv'), 2, '--data'),
     (('evaluate', 'nowhere', '--weights', 'nothing'), 1, 'nothing'),
     (('run', '--data', 'nowhere'), 1, 'no such folder'),
     (('run', '--encoder', 'resnet43'), 1, 'resnet34'),
