@@ -91,13 +91,13 @@ def warp(
     scale: float=.2, # largest stretch of each axis, share
     shear: float=.15, # largest slant, share
     shift: float=.15, # largest shift, share of the side
-) -> tuple[Tensor, Tensor]: # the same, each tile moved in its own way
+) -> tuple[Tensor, Tensor]: # the same, each tile moved in its own way; masks get soft edges
     "Stretch, slant and shift; what comes in from outside is the picture's reflection."
     r = lambda s: 1 + s * _rand(x).view(-1)
     theta = torch.stack([r(scale), r(shear) - 1, 2 * (r(shift) - 1), r(shear) - 1, r(scale), 2 * (r(shift) - 1)], 1).view(-1, 2, 3)
     grid = F.affine_grid(theta, x.shape, align_corners=False)
-    move = lambda t, mode: F.grid_sample(t, grid, mode, padding_mode='reflection', align_corners=False)
-    return move(x, 'bilinear'), move(y, 'nearest')
+    move = lambda t: F.grid_sample(t, grid, 'bilinear', padding_mode='reflection', align_corners=False)
+    return move(x), move(y)
 
 # %% ../nbs/03_training.ipynb #fc0e82fe
 def light(
@@ -115,13 +115,13 @@ def bend(
     y: Tensor, # masks, shape (n, 1, h, w), 0 or 1
     strength: float=.03, # typical displacement, share of the side
     knots: int=4, # places along each side that are moved apart from each other
-) -> tuple[Tensor, Tensor]: # the same, each tile bent in its own way
+) -> tuple[Tensor, Tensor]: # the same, each tile bent in its own way; masks get soft edges
     "Move the pixels by a smooth field; what comes in from outside is the picture's reflection."
     n, _, h, w = x.shape
     move = F.interpolate(2 * strength * torch.randn(n, 2, knots, knots, device=x.device), (h, w), mode='bicubic', align_corners=True)
     still = F.affine_grid(torch.eye(2, 3, device=x.device).expand(n, 2, 3), x.shape, align_corners=False)
-    pick = lambda t, mode: F.grid_sample(t, still + move.permute(0, 2, 3, 1), mode, padding_mode='reflection', align_corners=False)
-    return pick(x, 'bilinear'), pick(y, 'nearest')
+    pick = lambda t: F.grid_sample(t, still + move.permute(0, 2, 3, 1), 'bilinear', padding_mode='reflection', align_corners=False)
+    return pick(x), pick(y)
 
 # %% ../nbs/03_training.ipynb #71c7781c
 def cutout(
@@ -273,8 +273,8 @@ def seed_stages(
 # %% ../nbs/03_training.ipynb #073f365b
 RECIPES = {r.name: r for r in (
     Recipe('quick', (Stage(128, 'bce', 2, 2e-3), Stage(128, 'symmetric_lovasz', 4, 2e-3)), lr_div=(3, 3, 1), folds=3),
-    Recipe('shipped', (Stage(128, 'bce', 6, 2e-3), Stage(128, 'symmetric_lovasz', 22, 2e-3)), head='HypercolumnHead', decoder_channels=(96, 64, 48, 32),
-           augment=('flip', 'warp', 'bend', 'light', 'cutout'), lr_div=(3, 3, 1), div_final=20., snapshots=5, average=True),
+    Recipe('shipped', (Stage(104, 'bce', 2, 2e-3), Stage(104, 'symmetric_lovasz', 14, 2e-3), Stage(128, 'symmetric_lovasz', 8, 1e-3)), head='HypercolumnHead',
+           decoder_channels=(96, 64, 48, 32), lr_div=(3, 3, 1), div_final=20., snapshots=5, average=True),
     Recipe('seed', seed_stages(), 'resnet34', (128, 128, 128, 128), 'UnetBlock', how='resize', augment=('flip',),
            pct_start=1 / 30, div=20, div_final=20, split='depth', folds=8, snapshots=10))}
 
