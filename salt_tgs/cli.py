@@ -18,7 +18,7 @@ def _told(result, out: str, files: str) -> int:
     m = result.metrics()
     o, kind = m['official'], 'synthetic tiles' if m['data'] == 'default' else 'labelled tiles'
     print(f"official score {o['mean']:.4f} +/- {o['se']:.4f} on {o['n']} {kind}, out of fold ({o['folds']} of {o['of']} folds); all empty: {o['all_empty']:.4f}")
-    print(f"{out}: {files}, ensemble, metrics.json, report.html, results in {sum(m['seconds'].values()) / 60:.1f} minutes")
+    print(f"{out}: {files}, ensemble, metrics.json, report.html, results in {sum(m['seconds'].values()) / 60:.1f} minutes of work in all")
     return 0
 
 def _training(args: argparse.Namespace) -> dict:
@@ -26,12 +26,12 @@ def _training(args: argparse.Namespace) -> dict:
     import matplotlib
     matplotlib.use('Agg')
     from salt_tgs.submission import pick_recipe
-    return dict(data=args.data, out=args.out, recipe=pick_recipe(args.preset, args.folds, args.encoder, args.epochs_scale), seed=args.seed, overwrite=args.overwrite, resume=args.resume,
+    return dict(data=args.data, out=args.out, recipe=pick_recipe(args.preset, args.folds, args.encoder, args.epochs_scale), seed=args.seed, overwrite=args.overwrite, resume=args.resume, teacher=args.teacher,
                 weights=None if args.encoder_weights == 'none' else args.encoder_weights or 'imagenet')
 
 # %% ../nbs/08_cli.ipynb #8522be6c
 def run_command(
-    args: argparse.Namespace, # data, out, preset, folds, encoder, encoder_weights, epochs_scale, seed, overwrite, resume
+    args: argparse.Namespace, # data, out, preset, teacher, folds, encoder, encoder_weights, epochs_scale, seed, overwrite, resume
 ) -> int: # exit code
     "`salt-tgs run`: from tiles to a submission."
     kwargs = _training(args)
@@ -138,7 +138,8 @@ def parser() -> argparse.ArgumentParser: # of the whole command
     def recipe(p):
         p.add_argument('--data', metavar='PATH', help="a folder with Kaggle's files, zipped or not; without it SALT_TGS_DATA, ./data, ../data or the built-in synthetic data set")
         p.add_argument('--out', metavar='DIR', default='salt-run', help='a new folder for the results (default: %(default)s)')
-        p.add_argument('--preset', choices=['quick', 'shipped', 'seed'], default='quick', help='quick; shipped, of the network that comes with the package; seed, of the solution that this project grew from (default: %(default)s)')
+        p.add_argument('--preset', choices=['quick', 'shipped', 'taught', 'seed'], default='quick', help='quick; shipped, of the network that comes with the package; taught, which goes on from a run of it; seed, of the solution that this project grew from (default: %(default)s)')
+        p.add_argument('--teacher', metavar='DIR', help='the folder of an earlier run, whose networks label the test tiles for a recipe that is taught')
         p.add_argument('--folds', type=_folds, metavar='N', help="number of folds, instead of the recipe's")
         p.add_argument('--encoder', metavar='NAME', help="instead of the recipe's: resnet34, tf_efficientnet_lite0, or another name that timm knows")
         p.add_argument('--encoder-weights', metavar='PATH|none', help='a file of ImageNet weights, or none to start from random ones; without it those that are installed')
@@ -183,7 +184,7 @@ def main(
     if not args.debug: warnings.filterwarnings('ignore')
     try: return args.call(args)
     except KeyboardInterrupt:
-        print('interrupted' + ('; the same command with --resume goes on' if hasattr(args, 'resume') else ''), file=sys.stderr)
+        print('interrupted' + ('; the same command with --resume' + ' instead of --overwrite' * args.overwrite + ' goes on' if hasattr(args, 'resume') else ''), file=sys.stderr)
         return 130
     except Exception as e:
         if args.debug: raise

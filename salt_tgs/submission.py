@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RULES', 'SIZES', 'check_submission', 'write_submission', 'submit', 'make_folds', 'train_folds', 'gather_folds',
-           'by_size', 'Result', 'report', 'result_row', 'write_results', 'compare_runs', 'pick_recipe', 'prepare_out',
-           'predict_test', 'train', 'run', 'evaluate']
+           'pseudo_labels', 'Teacher', 'by_size', 'Result', 'report', 'result_row', 'write_results', 'compare_runs',
+           'pick_recipe', 'prepare_out', 'predict_test', 'train', 'run', 'evaluate']
 
 # %% ../nbs/05_submission.ipynb #912f5d42
 import base64
@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -29,10 +30,10 @@ from fastai.basics import default_device
 from tqdm.auto import tqdm
 
 from .data import DataError, SaltData, Tiles, coverage_folds, depth_folds, find_data, load_data, read_table, rle_decode, rle_encode_batch, show_tiles
-from .ensemble import THRESHOLDS, Ensemble, average_weights, best_threshold, cross_fit_threshold, out_of_fold, threshold_scores, to_masks
+from .ensemble import THRESHOLDS, Ensemble, average_weights, best_threshold, cross_fit_threshold, decided, out_of_fold, threshold_scores, to_masks
 from .losses import score_se, tile_scores
 from .model import Unet, load_network, write_atomically
-from .training import RECIPES, Recipe, build_model, total_tiles, train_fold
+from .training import RECIPES, Recipe, Stage, build_model, total_tiles, train_fold
 
 # %% ../nbs/05_submission.ipynb #e874662e
 def check_submission(
@@ -58,7 +59,7 @@ def write_submission(
     shape: tuple[int, int]=(101, 101), # height and width of a tile, pixels
 ) -> Path: # the file
     "Write a submission, checked before it takes its name."
-    if missing := [i for i in sample_ids if i not in rles]: raise DataError(f'{path}: no mask for {missing[0]}, and for {len(missing) - 1} more')
+    if missing := [i for i in sample_ids if i not in rles]: raise DataError(f'{path}: {len(missing)} masks are missing: no mask for {missing[0]}')
     if extra := sorted(set(rles) - set(sample_ids)): raise DataError(f'{path}: {extra[0]} and {len(extra) - 1} more: not in the sample')
     path, draft = Path(path), Path(path).with_suffix('.unchecked')
     text = '\n'.join(['id,rle_mask', *(f'{i},{rles[i]}' for i in sample_ids)]) + '\n'
@@ -108,6 +109,7 @@ def train_folds(
     seed: int=0, # of all random numbers
     only: list[int] | None=None, # train these folds; none: all
     resume: bool=False, # go on where an earlier training stopped
+    teach: Callable | None=None, # from a fold to a network that never saw it and the tiles that this network labelled
     **meta, # goes into each network's manifest
 ) -> tuple[dict[int, list[Path]], pd.DataFrame]: # snapshots by the fold that they never saw; one row an epoch
     "Run a recipe once for each fold, on all other folds."
@@ -118,7 +120,8 @@ def train_folds(
     paths, history = {}, []
     with tqdm(total=length, desc='training', unit='tile', disable=None) as bar:
         for k in ks:
-            paths[k], rows = train_fold(tiles[folds != k], tiles[folds == k], recipe, folder, k, weights, seed, bar, resume=resume, **meta)
+            start, pseudo = (None, None) if teach is None else teach(k)
+            paths[k], rows = train_fold(tiles[folds != k], tiles[folds == k], recipe, folder, k, weights, seed, bar, resume=resume, start=start, pseudo=pseudo, **meta)
             history.append(rows)
     return paths, pd.concat(history, ignore_index=True)
 
@@ -137,6 +140,80 @@ def gather_folds(
         history.append(pd.DataFrame(done['rows']))
     if not nets: raise ValueError(f'{folder}: no fold is finished; train one first')
     return nets, pd.concat(history, ignore_index=True)
+
+# %% ../nbs/05_submission.ipynb #7e11c002
+def pseudo_labels(
+    ensemble: Ensemble, # the teacher
+    tiles: Tiles, # without masks
+    sure: float=.9, # share of a tile's pixels that must be decided
+    chunk: int=1000, # tiles whose probabilities are in memory at a time
+) -> Tiles: # those that the teacher is sure of, with its masks
+    "Tiles with the masks that a teacher draws."
+    keep, masks = [], []
+    with tqdm(total=len(tiles), desc='teacher', unit='tile', disable=None) as bar:
+        for i in range(0, len(tiles), chunk):
+            part = tiles[i:i + chunk]
+            probs = ensemble.predict(part.images, bar=bar)
+            ok = (decided(probs) >= sure) & (part.images.max((1, 2)) > 0)
+            keep.append(i + np.flatnonzero(ok)); masks.append(to_masks(probs[ok], ensemble.threshold))
+    return replace(tiles[np.concatenate(keep)], masks=np.concatenate(masks))
+
+# %% ../nbs/05_submission.ipynb #23f5930c
+def _keys(meta: dict) -> list[str]:
+    "The tiles that a manifest names, eight digits each."
+    return [text[i:i + 8] for text in (meta.get('seen', ''), meta.get('pseudo', '')) for i in range(0, len(text), 8)]
+
+# %% ../nbs/05_submission.ipynb #7e11c008
+def _split(folds: np.ndarray) -> str: # 64 hexadecimal digits
+    "One hash of who is in which fold."
+    return hashlib.sha256(folds.astype('<i8').tobytes()).hexdigest()
+
+def _keep_masks(path: Path, drawn: Tiles, unlabelled: Tiles):
+    "Write which tiles a teacher was sure of, and their masks, a bit a pixel."
+    buf = io.BytesIO()
+    np.savez_compressed(buf, kept=np.isin(unlabelled.ids, drawn.ids), masks=np.packbits(drawn.masks))
+    write_atomically(path, buf.getvalue())
+
+def _kept_masks(path: Path, unlabelled: Tiles) -> Tiles:
+    "Read them back."
+    with np.load(path, allow_pickle=False) as f: kept, bits = f['kept'], f['masks']
+    shape = (int(kept.sum()), *unlabelled.images.shape[1:])
+    return replace(unlabelled[kept], masks=np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool))
+
+# %% ../nbs/05_submission.ipynb #7e11c004
+class Teacher:
+    "The networks of an earlier run: each fold is taught by the one that never saw it."
+    def __init__(self,
+        run: str | Path, # folder of that run
+        tiles: Tiles, # with masks, all that are labelled
+        folds: np.ndarray, # shape (n,), the fold of each of them
+        unlabelled: Tiles, # for which masks are drawn
+        sure: float=.9, # share of a tile's pixels that must be decided
+        device: str='cpu', # where to compute
+        keep: str | Path | None=None, # folder for the masks that are drawn, so that they are drawn once
+    ):
+        self.run, self.tiles, self.folds, self.unlabelled, self.sure, self.device, self.keep = Path(run), tiles, folds, unlabelled, sure, device, keep
+        try: before = json.loads((self.run/'run.json').read_text())
+        except (OSError, ValueError): raise ValueError(f'{run}: not the folder of a run (no readable run.json)') from None
+        if (before['data'], before['split']) != (tiles.sha256(), _split(folds)): raise ValueError(f'{run}: that run had other tiles or dealt them into other folds, so its networks may know the tiles that their students are scored on')
+        self.nets, _ = gather_folds(self.run/'networks', Recipe(**before['recipe'] | dict(stages=[Stage(**s) for s in before['recipe']['stages']])))
+        self.key = hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()
+
+    def __call__(self,
+        fold: int, # of the student
+    ) -> tuple[Unet, Tiles]: # the network to go on from, and tiles with its masks
+        "What the student of a fold starts from and learns from."
+        if fold not in self.nets: raise ValueError(f'{self.run}: fold {fold} is not finished there, so nobody can teach it')
+        exam = self.tiles[(self.folds == fold) & (self.tiles.images.max((1, 2)) > 0)]
+        if any(set(_keys(n.meta)) & set(exam.keys()) for n in self.nets[fold]): raise ValueError(f'{self.run}: the network of fold {fold} was trained on tiles of that fold')
+        path = None if self.keep is None else Path(self.keep)/f"taught{fold}-{self.nets[fold][-1].meta['sha256'][:8]}.npz"
+        if path is None or not path.exists():
+            drawn = pseudo_labels(Ensemble(self.nets[fold], device=self.device), self.unlabelled, self.sure)
+            if not len(drawn): raise ValueError(f'{self.run}: the network of fold {fold} is not sure of any of the {len(self.unlabelled)} unlabelled tiles; train it longer, or lower `sure` in the recipe')
+            if path is not None: _keep_masks(path, drawn, self.unlabelled)
+        else: drawn = _kept_masks(path, self.unlabelled)
+        return self.nets[fold][-1], drawn
+
 
 # %% ../nbs/05_submission.ipynb #758373f6
 SIZES = {'no salt': 0, '1 to 99 px': 1, '100 to 999 px': 100, '1,000 to 4,999 px': 1000, 'larger': 5000}  # the smallest mask of each class, pixels
@@ -162,8 +239,8 @@ class Result:
     curve: np.ndarray # shape (t, n), each tile's score at each threshold
     scores: np.ndarray # shape (n,), each tile's score at the threshold that the other folds chose
     ensemble: Ensemble # all networks
+    settings: dict # seed, device, weights, threads, data, commit
     seconds: dict[str, float] = field(default_factory=dict) # of each part
-    settings: dict = field(default_factory=dict) # as the caller gave them
     test_coverage: np.ndarray | None=None # shape (m,), share of salt predicted for each test tile
 
     def metrics(self) -> dict: # as in metrics.json
@@ -330,9 +407,10 @@ class _Clock:
         self.seconds[part], self.last = now - self.last, now
 
 # %% ../nbs/05_submission.ipynb #6b11e7c9
-def _fit(data, out, recipe, weights, seed, only, overwrite, resume) -> tuple[Result, Path, _Clock]:
+def _fit(data, out, recipe, weights, seed, only, overwrite, resume, teacher) -> tuple[Result, Path, _Clock]:
     "Check, split, train, and score out of fold what is finished."
     clock = _Clock()
+    if bool(recipe.taught) != (teacher is not None): raise ValueError(f'the recipe {recipe.name} ' + ('goes on from an earlier run: name its folder by --teacher' if recipe.taught else 'learns from no teacher; leave --teacher out, or take the recipe taught'))
     build_model(recipe, weights)
     salt = load_data(find_data() if data is None else data)
     folds = make_folds(salt.train, recipe)
@@ -341,10 +419,11 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume) -> tuple[Res
     if wrong := sorted(set(only or []) - set(folds.tolist())): raise ValueError(f'there is no fold {wrong[0]}: this recipe has the folds 0 to {folds.max()}')
     side, most = max(salt.train.images.shape[1:]), min(s.size for s in recipe.stages)
     if recipe.how == 'pad' and side > most: raise ValueError(f'tiles of {side} pixels a side; the recipe {recipe.name} takes up to {most}: cut them into smaller ones')
-    split = hashlib.sha256(folds.astype('<i8').tobytes()).hexdigest()
-    out = prepare_out(out, dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=digest, split=split), overwrite, resume)
+    teach = None if teacher is None else Teacher(teacher, salt.train, folds, salt.test, recipe.sure, device, Path(out)/'networks')
+    taught = {} if teach is None else dict(teacher=teach.key)
+    out = prepare_out(out, dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=digest, split=_split(folds)) | taught, overwrite, resume)
     clock('loading')
-    train_folds(salt.train, folds, recipe, out/'networks', weights, seed, only, resume, data=digest)
+    train_folds(salt.train, folds, recipe, out/'networks', weights, seed, only, resume, teach, data=digest, **taught)
     clock('training')
     nets, history = gather_folds(out/'networks', recipe)
     done = np.isin(folds, list(nets))
@@ -358,7 +437,7 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume) -> tuple[Res
     clock.seconds['training'] = float(history.seconds.sum())
     settings = dict(seed=seed, device=str(device) if device.type == 'cpu' else torch.cuda.get_device_name(device), weights=None if weights is None else str(weights),
                     threads=torch.get_num_threads(), data=digest, commit=' '.join(sorted({str(n.meta.get('commit')) for ns in nets.values() for n in ns})))
-    return Result(recipe, salt, folds, history, probs, curve, scores, ensemble, clock.seconds, settings), out, clock
+    return Result(recipe, salt, folds, history, probs, curve, scores, ensemble, settings, clock.seconds), out, clock
 
 def _write(result: Result, out: Path, clock: _Clock, rles: dict | None=None):
     "Everything that a run leaves, the figures last."
@@ -382,9 +461,10 @@ def train(
     only: list[int] | None=None, # train these folds now; none: all
     overwrite: bool=False, # replace an earlier run in the same folder
     resume: bool=False, # go on with an earlier run in the same folder
+    teacher: str | Path | None=None, # folder of an earlier run, for a recipe that is taught
 ) -> Result: # of all folds that are finished; the files are in `out`
     "Train folds and score them: all but the submission."
-    result, out, clock = _fit(data, out, recipe, weights, seed, only, overwrite, resume)
+    result, out, clock = _fit(data, out, recipe, weights, seed, only, overwrite, resume, teacher)
     _write(result, out, clock)
     return result
 
@@ -397,18 +477,14 @@ def run(
     seed: int=0, # of all random numbers
     overwrite: bool=False, # replace an earlier run in the same folder
     resume: bool=False, # go on with an earlier run in the same folder
+    teacher: str | Path | None=None, # folder of an earlier run, for a recipe that is taught
 ) -> Result: # what was found; the files are in `out`
     "The whole way: check, split, train, score out of fold, fit the threshold, predict, write."
-    result, out, clock = _fit(data, out, recipe, weights, seed, None, overwrite, resume)
+    result, out, clock = _fit(data, out, recipe, weights, seed, None, overwrite, resume, teacher)
     rles, result.test_coverage = predict_test(result.ensemble, result.data.test)
     clock('test')
     _write(result, out, clock, rles)
     return result
-
-# %% ../nbs/05_submission.ipynb #23f5930c
-def _keys(meta: dict) -> list[str]:
-    "The tiles that a manifest names, eight digits each."
-    return [meta.get('seen', '')[i:i + 8] for i in range(0, len(meta.get('seen', '')), 8)]
 
 # %% ../nbs/05_submission.ipynb #96926780
 def evaluate(

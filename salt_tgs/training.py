@@ -44,14 +44,20 @@ class TileLoader(DataLoader):
         prepare: Callable, # what is done to a batch (x, y) of bytes, shape (n, h, w), on the device
         shuffle: bool=False, # another order every epoch, and no incomplete last batch
         device: torch.device | None=None, # where batches are made; none: the GPU if there is one
+        more: Tiles | None=None, # further tiles with masks, of the same size, drawn by lot
+        n_more: int=0, # how many of those are in each batch of bs
     ):
         device = device or default_device()
-        self.x, self.y = (torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in (tiles.images, tiles.masks.view(np.uint8)))
-        super().__init__(range(len(tiles)), bs=min(bs, len(tiles)), shuffle=shuffle, drop_last=shuffle, device=device, after_batch=prepare)
+        if not 0 <= n_more < bs: raise ValueError(f'a batch of {bs} tiles cannot hold {n_more} further ones beside its own')
+        parts = [tiles] if more is None else [tiles, more]
+        self.x, self.y = (torch.from_numpy(np.concatenate(a)).to(device) for a in ([t.images for t in parts], [t.masks.view(np.uint8) for t in parts]))
+        self.n_more = n_more
+        super().__init__(range(len(tiles)), bs=min(bs - n_more, len(tiles)), shuffle=shuffle, drop_last=shuffle, device=device, after_batch=prepare)
 
     def create_batches(self, samples):
         for idx in self.chunkify(samples):
-            idx = torch.tensor(idx, device=self.x.device)
+            lot = torch.randint(self.n, len(self.x), (self.n_more,)) if self.n_more else torch.tensor([], dtype=torch.long)
+            idx = torch.cat([torch.tensor(idx), lot]).to(self.x.device)
             yield self.x[idx], self.y[idx]
 
 # %% ../nbs/03_training.ipynb #d9af1a4e
@@ -201,10 +207,12 @@ def make_learner(
     device: torch.device | None=None, # none: the GPU if there is one
     path: Path=Path('.'), # where fastai may put temporary files
     dtype: torch.dtype=torch.float32, # of convolutions and their like; bfloat16 halves the traffic
+    more: Tiles | None=None, # further tiles to learn from
+    n_more: int=0, # how many of those are in each batch
 ) -> Learner: # silent, with layer groups and the official score
     "fastai's loop around a network, some tiles and a loss."
     device = device or default_device()
-    dls = DataLoaders(TileLoader(train, bs, Prepare(size, how, augment), True, device),
+    dls = DataLoaders(TileLoader(train, bs, Prepare(size, how, augment), True, device, more, n_more),
                       TileLoader(valid, max(bs, 64), Prepare(size, how), False, device), device=device)
     metric = AvgMetric(_Official(*valid.images.shape[1:], how)); metric.func.__name__ = 'official'
     learn = Learner(dls, model.to(device, memory_format=torch.channels_last), loss, opt_func=Adam, path=path,
@@ -237,6 +245,8 @@ class Recipe:
     head: str='UpHead' # a name in `HEADS`
     how: str='pad' # how tiles are framed: 'pad' or 'resize'
     augment: tuple[str, ...]=('flip', 'warp', 'light') # names in `AUGMENT`
+    taught: float=0. # share of each batch whose masks a teacher drew; above 0 a fold goes on from its teacher
+    sure: float=.9 # a teacher's mask counts if it has decided this share of the pixels
     lr_div: tuple[float, float, float]=(9, 3, 1) # the top rate of early encoder, late encoder and decoder is divided by these
     pct_start: float=.25 # share of the steps in which the rate rises
     div: float=25. # the first rate is the top rate divided by this
@@ -252,6 +262,10 @@ class Recipe:
         "The same recipe, shorter or longer."
         stages = tuple(replace(s, epochs=max(1, round(s.epochs * factor))) for s in self.stages)
         return replace(self, stages=stages, snapshots=min(self.snapshots, stages[-1].epochs * stages[-1].cycles))
+
+    def n_taught(self, stage: Stage) -> int: # of the stage's bs
+        "How many tiles of a batch a teacher labels."
+        return round(stage.bs * self.taught)
 
     def frame(self) -> pd.DataFrame: # one row a stage, with the rates of the three layer groups
         "The stages as a table."
@@ -275,6 +289,8 @@ RECIPES = {r.name: r for r in (
     Recipe('quick', (Stage(128, 'bce', 2, 2e-3), Stage(128, 'symmetric_lovasz', 4, 2e-3)), lr_div=(3, 3, 1), folds=3),
     Recipe('shipped', (Stage(104, 'bce', 2, 2e-3), Stage(104, 'symmetric_lovasz', 14, 2e-3), Stage(128, 'symmetric_lovasz', 8, 1e-3)), head='HypercolumnHead',
            decoder_channels=(96, 64, 48, 32), lr_div=(3, 3, 1), div_final=20., snapshots=5, average=True),
+    Recipe('taught', (Stage(104, 'symmetric_lovasz', 6, 1e-3), Stage(128, 'symmetric_lovasz', 3, 5e-4)), head='HypercolumnHead', decoder_channels=(96, 64, 48, 32),
+           taught=.5, lr_div=(3, 3, 1), div_final=20., snapshots=3, average=True),
     Recipe('seed', seed_stages(), 'resnet34', (128, 128, 128, 128), 'UnetBlock', how='resize', augment=('flip',),
            pct_start=1 / 30, div=20, div_final=20, split='depth', folds=8, snapshots=10))}
 
@@ -369,7 +385,10 @@ def total_tiles(
     n_train: int, # tiles that one fold trains on
 ) -> int: # tiles that pass through the network while it trains
     "The length of a fold's training, in tiles."
-    return sum(s.cycles * s.epochs * max(n_train // s.bs, 1) * min(s.bs, n_train) for s in recipe.stages)
+    def epoch(s):
+        own = min(s.bs - recipe.n_taught(s), n_train)
+        return n_train // own * (own + recipe.n_taught(s))
+    return sum(s.cycles * s.epochs * epoch(s) for s in recipe.stages)
 
 # %% ../nbs/03_training.ipynb #d7ef208e
 def fit_stage(
@@ -380,11 +399,12 @@ def fit_stage(
     recipe: Recipe, # what all stages share
     cbs: tuple[Callback, ...]=(), # further callbacks
     device: torch.device | None=None, # none: the GPU if there is one
+    pseudo: Tiles | None=None, # with a teacher's masks, for a recipe that wants them
 ) -> Learner: # after the fit
     "Run one stage once."
     device = device or default_device()
     learn = make_learner(model, train, valid, LOSSES[stage.loss], stage.size, recipe.how, stage.bs,
-                         tuple(AUGMENT[a] for a in recipe.augment), device, dtype=fast_dtype(device))
+                         tuple(AUGMENT[a] for a in recipe.augment), device, dtype=fast_dtype(device), more=pseudo, n_more=recipe.n_taught(stage))
     learn.create_opt()
     learn.freeze_to(stage.frozen)
     try: learn.fit_one_cycle(stage.epochs, [stage.lr / d for d in recipe.lr_div], div=recipe.div, div_final=recipe.div_final,
@@ -399,6 +419,21 @@ def build_model(
 ) -> Unet: # not trained yet
     "The network that a recipe asks for."
     return Unet(create_encoder(recipe.encoder, weights), recipe.decoder_channels, BLOCKS[recipe.block], HEADS[recipe.head])
+
+# %% ../nbs/03_training.ipynb #5e1f0a77
+def _fingerprint(model: Unet) -> str: # 64 hexadecimal digits
+    "One hash of all weights: another network, another hash."
+    h = hashlib.sha256()
+    for name, t in model.state_dict().items(): h.update(name.encode() + t.detach().cpu().contiguous().numpy().tobytes())
+    return h.hexdigest()
+
+# %% ../nbs/03_training.ipynb #5e1f0a78
+def _go_on(model: Unet, start: Unet, recipe: Recipe):
+    "Give a new network the weights of a trained one of the same architecture."
+    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (model, start)]
+    if shapes[0] != shapes[1]: raise ValueError(f'recipe {recipe.name}: the network to go on from has another architecture')
+    model.load_state_dict(start.state_dict())
+    model.encoder.started_from = start.encoder.started_from
 
 # %% ../nbs/03_training.ipynb #1f3eebd6
 def commit() -> str | None: # none outside of a checkout
@@ -425,14 +460,17 @@ def train_fold(
     device: torch.device | None=None, # none: the GPU if there is one
     resume: bool=False, # go on from this fold's checkpoint, if there is one
     cbs: tuple[Callback, ...]=(), # further callbacks of every fit
+    start: Unet | None=None, # a network to go on from, not changed; none: what the recipe builds
+    pseudo: Tiles | None=None, # with a teacher's masks, for a recipe that wants them
     **meta, # goes into each manifest
 ) -> tuple[list[Path], pd.DataFrame]: # the snapshots' files; losses and official score of `valid`, one row an epoch
     "Run all stages of a recipe on one fold and keep the snapshots of the last."
     folder = Path(folder)
     path, log = folder/f'fold{fold}.checkpoint', folder/f'fold{fold}.json'
     if recipe.snapshots > (most := recipe.stages[-1].epochs * recipe.stages[-1].cycles): raise ValueError(f'recipe {recipe.name}: {recipe.snapshots} snapshots are wanted, but its last stage has {most} epochs')
+    if bool(recipe.taught) != (pseudo is not None): raise ValueError(f'recipe {recipe.name}: ' + ('its batches want tiles that a teacher has labelled' if recipe.taught else 'it has no use for tiles that a teacher has labelled'))
     train = train[train.images.max((1, 2)) > 0]
-    about = json.dumps(dict(recipe=asdict(recipe), fold=fold, seed=seed, weights=str(weights), data=train.sha256()))
+    about = json.dumps(dict(recipe=asdict(recipe), fold=fold, seed=seed, weights=str(weights), data=train.sha256()) | ({} if start is None else dict(start=_fingerprint(start))) | ({} if pseudo is None else dict(pseudo=pseudo.sha256())))
     if not resume: log.unlink(missing_ok=True); path.unlink(missing_ok=True)
     if resume and log.exists():
         done = json.loads(log.read_text())
@@ -443,9 +481,11 @@ def train_fold(
     if back and back['about'] != about: raise ValueError(f'{path}: {_OTHER}')
     set_seed(1000 * seed + fold)
     model = build_model(recipe, weights)
+    if start is not None: _go_on(model, start, recipe)
+    model.meta = {}
     state = {k: v for k, v in back.items() if k not in ('epoch', 'model', 'opt', 'smooth', 'random')} if back else dict(about=about, rows=[], paths=[], best=-1., at=None, start=None, keep=0)
     if bar is not None: bar.update(sum(total_tiles(replace(recipe, stages=(replace(recipe.stages[r['stage']], epochs=1, cycles=1),)), len(train)) for r in state['rows']))
-    meta = meta | dict(how=recipe.how, recipe=recipe.name, fold=fold, seed=seed, stages=[asdict(s) for s in recipe.stages], commit=commit(), seen=''.join(train.keys()))
+    meta = meta | dict(how=recipe.how, recipe=recipe.name, fold=fold, seed=seed, stages=[asdict(s) for s in recipe.stages], commit=commit(), seen=''.join(train.keys())) | ({} if pseudo is None else dict(pseudo=''.join(pseudo.keys())))
     for i, stage in enumerate(recipe.stages):
         for cycle in range(stage.cycles):
             at = dict(fold=fold, stage=i, cycle=cycle)
@@ -456,7 +496,7 @@ def train_fold(
                 last = i == len(recipe.stages) - 1
                 state |= dict(at=at, keep=-(-(recipe.snapshots - len(state['paths'])) // (stage.cycles - cycle)) if last else 0)
             save = Checkpoint(path, state, state['keep'], recipe.every, back, size=stage.size, **meta)
-            fit_stage(model, train, valid, stage, recipe, (save, *([Progress(bar)] if bar is not None else []), *cbs), device)
+            fit_stage(model, train, valid, stage, recipe, (save, *([Progress(bar)] if bar is not None else []), *cbs), device, pseudo)
             back = None
     write_atomically(log, json.dumps({k: state[k] for k in ('about', 'rows', 'paths')}).encode())
     path.unlink()
