@@ -1,7 +1,11 @@
-"""Make the network that comes with the package from a run's folder: `python tools/ship.py RUN [--fold 0]`.
+"""Take what must last out of a run's folder.
 
-It takes one fold's network of a `salt-tgs train` run, writes it in half precision into `salt_tgs/weights`, and says in
-`ensemble.json` how the recipe scored on all folds of the run and how this very network scored on the tiles that it never saw.
+`python tools/ship.py RUN [--fold 0]` makes the network that comes with the package: one fold's network, in half precision, in
+`salt_tgs/weights`; `ensemble.json` says how the recipe scored on all folds of the run and how this very network scored on the
+tiles that it never saw.
+
+`python tools/ship.py RUN --teachers weights/NAME` keeps all finished folds, one network each, in half precision, as a run that
+`salt-tgs train --teacher weights/NAME` can go on from.
 """
 import argparse
 import json
@@ -13,25 +17,44 @@ import torch
 
 from salt_tgs.ensemble import Ensemble
 from salt_tgs.losses import score_se
+from salt_tgs.model import save_network, write_atomically
 from salt_tgs.submission import gather_folds
 from salt_tgs.training import RECIPES
 
 WEIGHTS = Path(__file__).resolve().parent.parent/'salt_tgs'/'weights'
 
 
+def ship(run: Path, recipe, fold: int, metrics: dict) -> Path:
+    "Write one fold's network into the package."
+    oof = pd.read_csv(run/'results'/'oof'/f'{run.name}.csv')
+    own = oof.score[oof.fold == fold].values
+    net, = gather_folds(run/'networks', recipe)[0][fold]
+    print(f'fold {fold}: {own.mean():.4f} +/- {score_se(own):.4f} on {len(own)} unseen tiles')
+    return Ensemble([net], metrics['threshold']).save(
+        WEIGHTS, torch.float16, official=metrics['official'], fold=fold, own=dict(mean=float(np.mean(own)), se=score_se(own), n=len(own)))
+
+
+def keep(run: Path, recipe, folder: Path) -> Path:
+    "Write all finished folds as a small run."
+    for fold, nets in gather_folds(run/'networks', recipe)[0].items():
+        log = json.loads((run/'networks'/f'fold{fold}.json').read_text())
+        paths = [save_network(folder/'networks'/f'fold{fold}-{i}', net, torch.float16).name for i, net in enumerate(nets)]
+        write_atomically(folder/'networks'/f'fold{fold}.json', json.dumps(log | dict(paths=paths)).encode())
+    write_atomically(folder/'run.json', (run/'run.json').read_bytes())
+    return folder
+
+
 def main():
-    p = argparse.ArgumentParser(description=__doc__)
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('run', type=Path)
     p.add_argument('--fold', type=int, default=0)
+    p.add_argument('--teachers', type=Path, metavar='DIR')
     args = p.parse_args()
-    metrics = json.loads((args.run/'metrics.json').read_text())
-    oof = pd.read_csv(args.run/'results'/'oof'/f'{args.run.resolve().name}.csv')
-    own = oof.score[oof.fold == args.fold].values
-    net, = gather_folds(args.run/'networks', RECIPES[metrics['settings']['recipe']['name']])[0][args.fold]
-    folder = Ensemble([net], metrics['threshold']).save(
-        WEIGHTS, torch.float16, official=metrics['official'], fold=args.fold, own=dict(mean=float(np.mean(own)), se=score_se(own), n=len(own)))
-    size = sum(f.stat().st_size for f in folder.iterdir())
-    print(f'{folder}: {size / 1e6:.1f} MB; fold {args.fold}: {own.mean():.4f} +/- {score_se(own):.4f} on {len(own)} unseen tiles')
+    run = args.run.resolve()
+    metrics = json.loads((run/'metrics.json').read_text())
+    recipe = RECIPES[metrics['settings']['recipe']['name']]
+    folder = keep(run, recipe, args.teachers) if args.teachers else ship(run, recipe, args.fold, metrics)
+    print(f"{folder}: {sum(f.stat().st_size for f in folder.rglob('*') if f.is_file()) / 1e6:.1f} MB")
 
 
 if __name__ == '__main__': main()
