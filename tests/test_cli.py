@@ -115,6 +115,8 @@ def test_submit_checks_first(tiles, tmp_path):
     (('run', '--epochs-scale', '0'), 1, 'above 0'),
     (('run', '--resume', '--overwrite'), 2, 'not allowed with'),
     (('train', '--only-folds', '7'), 1, 'no fold 7'),
+    (('train', '--preset', 'taught'), 1, '--teacher'),
+    (('train', '--teacher', 'nowhere'), 1, 'learns from no teacher'),
     (('submit', 'x.csv'), 2, '--data'),
     (('evaluate', 'nowhere', '--weights', 'nothing'), 1, 'nothing'),
     (('run', '--data', 'nowhere'), 1, 'no such folder'),
