@@ -178,7 +178,7 @@ def _kept_masks(path: Path, unlabelled: Tiles) -> Tiles:
     "Read them back."
     with np.load(path, allow_pickle=False) as f: kept, bits = f['kept'], f['masks']
     shape = (int(kept.sum()), *unlabelled.images.shape[1:])
-    return replace(unlabelled[kept], masks=np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool))
+    return replace(unlabelled[kept], masks=np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).view(bool))
 
 # %% ../nbs/05_submission.ipynb #7e11c004
 class Teacher:
@@ -195,18 +195,27 @@ class Teacher:
         self.run, self.tiles, self.folds, self.unlabelled, self.sure, self.device, self.keep = Path(run), tiles, folds, unlabelled, sure, device, keep
         try: before = json.loads((self.run/'run.json').read_text())
         except (OSError, ValueError): raise ValueError(f'{run}: not the folder of a run (no readable run.json)') from None
-        if (before['data'], before['split']) != (tiles.sha256(), _split(folds)): raise ValueError(f'{run}: that run had other tiles or dealt them into other folds, so its networks may know the tiles that their students are scored on')
-        self.nets, _ = gather_folds(self.run/'networks', Recipe(**before['recipe'] | dict(stages=[Stage(**s) for s in before['recipe']['stages']])))
-        self.key = hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()
+        try:
+            if (before['data'], before['split']) != (tiles.sha256(), _split(folds)): raise ValueError(f'{run}: that run had other tiles or dealt them into other folds, so its networks may know the tiles that their students are scored on')
+            recipe = Recipe(**before['recipe'] | dict(stages=[Stage(**s) for s in before['recipe']['stages']]))
+        except (KeyError, TypeError) as e: raise ValueError(f'{run}: its run.json is of another version ({e!r}); train that run again') from None
+        self.nets, _ = gather_folds(self.run/'networks', recipe)
+        self.key = hashlib.sha256((json.dumps(before, sort_keys=True) + unlabelled.sha256()).encode()).hexdigest()
+
+    def check(self,
+        fold: int, # of a student
+    ):
+        "Refuse a fold without a teacher, or with one that has seen more or less than the other folds."
+        if fold not in self.nets: raise ValueError(f'{self.run}: fold {fold} is not finished there, so nobody can teach it; finish it, or name others by --only-folds')
+        others = self.tiles[(self.folds != fold) & (self.tiles.images.max((1, 2)) > 0)]
+        if any(n.meta.get('seen') != ''.join(others.keys()) for n in self.nets[fold]): raise ValueError(f'{self.run}: the network of fold {fold} was not trained on exactly the tiles of the other folds')
 
     def __call__(self,
         fold: int, # of the student
     ) -> tuple[Unet, Tiles]: # the network to go on from, and tiles with its masks
         "What the student of a fold starts from and learns from."
-        if fold not in self.nets: raise ValueError(f'{self.run}: fold {fold} is not finished there, so nobody can teach it')
-        exam = self.tiles[(self.folds == fold) & (self.tiles.images.max((1, 2)) > 0)]
-        if any(set(_keys(n.meta)) & set(exam.keys()) for n in self.nets[fold]): raise ValueError(f'{self.run}: the network of fold {fold} was trained on tiles of that fold')
-        path = None if self.keep is None else Path(self.keep)/f"taught{fold}-{self.nets[fold][-1].meta['sha256'][:8]}.npz"
+        self.check(fold)
+        path = None if self.keep is None else Path(self.keep)/f"taught{fold}-{self.key[:8]}-{self.nets[fold][-1].meta['sha256'][:8]}.npz"
         if path is None or not path.exists():
             drawn = pseudo_labels(Ensemble(self.nets[fold], device=self.device), self.unlabelled, self.sure)
             if not len(drawn): raise ValueError(f'{self.run}: the network of fold {fold} is not sure of any of the {len(self.unlabelled)} unlabelled tiles; train it longer, or lower `sure` in the recipe')
@@ -421,6 +430,9 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume, teacher) -> 
     if recipe.how == 'pad' and side > most: raise ValueError(f'tiles of {side} pixels a side; the recipe {recipe.name} takes up to {most}: cut them into smaller ones')
     teach = None if teacher is None else Teacher(teacher, salt.train, folds, salt.test, recipe.sure, device, Path(out)/'networks')
     taught = {} if teach is None else dict(teacher=teach.key)
+    if teach is not None:
+        if Path(teacher).resolve() == Path(out).resolve(): raise ValueError(f'{out}: the teacher is there; choose another --out')
+        for k in sorted(set(folds.tolist() if only is None else only)): teach.check(k)
     out = prepare_out(out, dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=digest, split=_split(folds)) | taught, overwrite, resume)
     clock('loading')
     train_folds(salt.train, folds, recipe, out/'networks', weights, seed, only, resume, teach, data=digest, **taught)
@@ -436,7 +448,7 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume, teacher) -> 
     clock('out_of_fold')
     clock.seconds['training'] = float(history.seconds.sum())
     settings = dict(seed=seed, device=str(device) if device.type == 'cpu' else torch.cuda.get_device_name(device), weights=None if weights is None else str(weights),
-                    threads=torch.get_num_threads(), data=digest, commit=' '.join(sorted({str(n.meta.get('commit')) for ns in nets.values() for n in ns})))
+                    threads=torch.get_num_threads(), **taught, data=digest, commit=' '.join(sorted({str(n.meta.get('commit')) for ns in nets.values() for n in ns})))
     return Result(recipe, salt, folds, history, probs, curve, scores, ensemble, settings, clock.seconds), out, clock
 
 def _write(result: Result, out: Path, clock: _Clock, rles: dict | None=None):

@@ -433,7 +433,7 @@ def _go_on(model: Unet, start: Unet, recipe: Recipe):
     shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (model, start)]
     if shapes[0] != shapes[1]: raise ValueError(f'recipe {recipe.name}: the network to go on from has another architecture')
     model.load_state_dict(start.state_dict())
-    model.encoder.started_from = start.encoder.started_from
+    model.encoder.started_from = dict(source='network', sha256=start.meta.get('sha256'), before=start.encoder.started_from)
 
 # %% ../nbs/03_training.ipynb #1f3eebd6
 def commit() -> str | None: # none outside of a checkout
@@ -469,6 +469,7 @@ def train_fold(
     path, log = folder/f'fold{fold}.checkpoint', folder/f'fold{fold}.json'
     if recipe.snapshots > (most := recipe.stages[-1].epochs * recipe.stages[-1].cycles): raise ValueError(f'recipe {recipe.name}: {recipe.snapshots} snapshots are wanted, but its last stage has {most} epochs')
     if bool(recipe.taught) != (pseudo is not None): raise ValueError(f'recipe {recipe.name}: ' + ('its batches want tiles that a teacher has labelled' if recipe.taught else 'it has no use for tiles that a teacher has labelled'))
+    if not 0 <= recipe.taught < 1: raise ValueError(f'recipe {recipe.name}: a teacher can label from 0 to less than all of a batch, not {recipe.taught}')
     train = train[train.images.max((1, 2)) > 0]
     about = json.dumps(dict(recipe=asdict(recipe), fold=fold, seed=seed, weights=str(weights), data=train.sha256()) | ({} if start is None else dict(start=_fingerprint(start))) | ({} if pseudo is None else dict(pseudo=pseudo.sha256())))
     if not resume: log.unlink(missing_ok=True); path.unlink(missing_ok=True)
@@ -482,7 +483,6 @@ def train_fold(
     set_seed(1000 * seed + fold)
     model = build_model(recipe, weights)
     if start is not None: _go_on(model, start, recipe)
-    model.meta = {}
     state = {k: v for k, v in back.items() if k not in ('epoch', 'model', 'opt', 'smooth', 'random')} if back else dict(about=about, rows=[], paths=[], best=-1., at=None, start=None, keep=0)
     if bar is not None: bar.update(sum(total_tiles(replace(recipe, stages=(replace(recipe.stages[r['stage']], epochs=1, cycles=1),)), len(train)) for r in state['rows']))
     meta = meta | dict(how=recipe.how, recipe=recipe.name, fold=fold, seed=seed, stages=[asdict(s) for s in recipe.stages], commit=commit(), seen=''.join(train.keys())) | ({} if pseudo is None else dict(pseudo=''.join(pseudo.keys())))

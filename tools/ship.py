@@ -9,6 +9,7 @@ tiles that it never saw.
 """
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,12 @@ from salt_tgs.ensemble import Ensemble
 from salt_tgs.losses import score_se
 from salt_tgs.model import save_network, write_atomically
 from salt_tgs.submission import gather_folds
-from salt_tgs.training import RECIPES
+from salt_tgs.training import Recipe, Stage
 
 WEIGHTS = Path(__file__).resolve().parent.parent/'salt_tgs'/'weights'
 
 
-def ship(run: Path, recipe, fold: int, metrics: dict) -> Path:
+def ship(run: Path, recipe: Recipe, fold: int, metrics: dict) -> Path:
     "Write one fold's network into the package."
     oof = pd.read_csv(run/'results'/'oof'/f'{run.name}.csv')
     own = oof.score[oof.fold == fold].values
@@ -34,13 +35,16 @@ def ship(run: Path, recipe, fold: int, metrics: dict) -> Path:
         WEIGHTS, torch.float16, official=metrics['official'], fold=fold, own=dict(mean=float(np.mean(own)), se=score_se(own), n=len(own)))
 
 
-def keep(run: Path, recipe, folder: Path) -> Path:
-    "Write all finished folds as a small run."
+def keep(run: Path, recipe: Recipe, folder: Path) -> Path:
+    "Write all finished folds as a small run, beside those that are there."
+    about = json.loads((run/'run.json').read_text()) | dict(recipe=asdict(recipe))
+    if folder.resolve() == run: raise SystemExit(f'{folder}: this is the run itself')
+    if (folder/'run.json').exists() and json.loads((folder/'run.json').read_text()) != json.loads(json.dumps(about)): raise SystemExit(f'{folder}: holds the folds of another run')
     for fold, nets in gather_folds(run/'networks', recipe)[0].items():
         log = json.loads((run/'networks'/f'fold{fold}.json').read_text())
         paths = [save_network(folder/'networks'/f'fold{fold}-{i}', net, torch.float16).name for i, net in enumerate(nets)]
         write_atomically(folder/'networks'/f'fold{fold}.json', json.dumps(log | dict(paths=paths)).encode())
-    write_atomically(folder/'run.json', (run/'run.json').read_bytes())
+    write_atomically(folder/'run.json', json.dumps(about, indent=1).encode())
     return folder
 
 
@@ -51,9 +55,9 @@ def main():
     p.add_argument('--teachers', type=Path, metavar='DIR')
     args = p.parse_args()
     run = args.run.resolve()
-    metrics = json.loads((run/'metrics.json').read_text())
-    recipe = RECIPES[metrics['settings']['recipe']['name']]
-    folder = keep(run, recipe, args.teachers) if args.teachers else ship(run, recipe, args.fold, metrics)
+    recipe = json.loads((run/'run.json').read_text())['recipe']
+    recipe = Recipe(**recipe | dict(stages=[Stage(**s) for s in recipe['stages']]))
+    folder = keep(run, recipe, args.teachers) if args.teachers else ship(run, recipe, args.fold, json.loads((run/'metrics.json').read_text()))
     print(f"{folder}: {sum(f.stat().st_size for f in folder.rglob('*') if f.is_file()) / 1e6:.1f} MB")
 
 
