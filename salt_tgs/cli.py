@@ -26,12 +26,12 @@ def _training(args: argparse.Namespace) -> dict:
     import matplotlib
     matplotlib.use('Agg')
     from salt_tgs.submission import pick_recipe
-    return dict(data=args.data, out=args.out, recipe=pick_recipe(args.preset, args.folds, args.encoder, args.epochs_scale), seed=args.seed, overwrite=args.overwrite, resume=args.resume, teacher=args.teacher,
+    return dict(data=args.data, out=args.out, recipe=pick_recipe(args.preset, args.folds, args.encoder, args.epochs_scale), seed=args.seed, overwrite=args.overwrite, resume=args.resume, start=args.start,
                 weights=None if args.encoder_weights == 'none' else args.encoder_weights or 'imagenet')
 
 # %% ../nbs/08_cli.ipynb #8522be6c
 def run_command(
-    args: argparse.Namespace, # data, out, preset, teacher, folds, encoder, encoder_weights, epochs_scale, seed, overwrite, resume
+    args: argparse.Namespace, # data, out, preset, start, folds, encoder, encoder_weights, epochs_scale, seed, overwrite, resume
 ) -> int: # exit code
     "`salt-tgs run`: from tiles to a submission."
     kwargs = _training(args)
@@ -40,12 +40,17 @@ def run_command(
 
 # %% ../nbs/08_cli.ipynb #fa5d5f09
 def train_command(
-    args: argparse.Namespace, # as for `run`, and only_folds
+    args: argparse.Namespace, # as for `run`, and only_folds, all_tiles
 ) -> int: # exit code
-    "`salt-tgs train`: folds and their score, no submission."
+    "`salt-tgs train`: folds and their score, no submission; or one network from all tiles, and no score."
     kwargs = _training(args)
-    from salt_tgs.submission import train
-    return _told(train(**kwargs, only=args.only_folds), args.out, 'networks')
+    from salt_tgs.submission import train, train_all
+    if not args.all_tiles: return _told(train(**kwargs, only=args.only_folds), args.out, 'networks')
+    if args.only_folds: raise ValueError('--all-tiles holds no fold out; leave --only-folds away')
+    train_all(**kwargs)
+    print(f"{args.out}: networks, ensemble; trained on all labelled tiles, so that nothing here is left to score it with")
+    return 0
+
 
 # %% ../nbs/08_cli.ipynb #178327c2
 def evaluate_command(
@@ -138,8 +143,8 @@ def parser() -> argparse.ArgumentParser: # of the whole command
     def recipe(p):
         p.add_argument('--data', metavar='PATH', help="a folder with Kaggle's files, zipped or not; without it SALT_TGS_DATA, ./data, ../data or the built-in synthetic data set")
         p.add_argument('--out', metavar='DIR', default='salt-run', help='a new folder for the results (default: %(default)s)')
-        p.add_argument('--preset', choices=['quick', 'shipped', 'taught', 'seed'], default='quick', help='quick; shipped, of the network that comes with the package; taught, which goes on from a run of it; seed, of the solution that this project grew from (default: %(default)s)')
-        p.add_argument('--teacher', metavar='DIR', help='the folder of an earlier run, whose networks label the test tiles for a recipe that is taught')
+        p.add_argument('--preset', choices=['quick', 'shipped', 'longer', 'taught', 'seed'], default='quick', help='quick; shipped, of the network that comes with the package; longer and taught, which go on from a run of it; seed, of the solution that this project grew from (default: %(default)s)')
+        p.add_argument('--start', metavar='DIR', help='the folder of an earlier run, whose networks this one goes on from; for the recipe taught they label the test tiles, too')
         p.add_argument('--folds', type=_folds, metavar='N', help="number of folds, instead of the recipe's")
         p.add_argument('--encoder', metavar='NAME', help="instead of the recipe's: resnet34, tf_efficientnet_lite0, or another name that timm knows")
         p.add_argument('--encoder-weights', metavar='PATH|none', help='a file of ImageNet weights, or none to start from random ones; without it those that are installed')
@@ -153,6 +158,7 @@ def parser() -> argparse.ArgumentParser: # of the whole command
 
     p = verb('train', train_command, 'train folds and score them; folds that were trained earlier in the same folder are gathered')
     recipe(p)
+    p.add_argument('--all-tiles', action='store_true', help='hold no fold out: one network from all labelled tiles, without a score')
     p.add_argument('--only-folds', type=int, nargs='+', metavar='K', help='train these folds now, counted from 0 (with --resume, those that are finished stay)')
 
     p = verb('evaluate', evaluate_command, 'the official score of weights on labelled tiles that they were not trained on')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RULES', 'SIZES', 'check_submission', 'write_submission', 'submit', 'make_folds', 'train_folds', 'gather_folds',
            'pseudo_labels', 'Teacher', 'by_size', 'Result', 'report', 'result_row', 'write_results', 'compare_runs',
-           'pick_recipe', 'prepare_out', 'predict_test', 'train', 'run', 'evaluate']
+           'pick_recipe', 'prepare_out', 'predict_test', 'train', 'train_all', 'run', 'evaluate']
 
 # %% ../nbs/05_submission.ipynb #912f5d42
 import base64
@@ -180,6 +180,14 @@ def _kept_masks(path: Path, unlabelled: Tiles) -> Tiles:
     shape = (int(kept.sum()), *unlabelled.images.shape[1:])
     return replace(unlabelled[kept], masks=np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).view(bool))
 
+def _read_run(run: Path) -> tuple[dict, Recipe]: # run.json; the recipe in it
+    "What an earlier run was asked for."
+    try: before = json.loads((run/'run.json').read_text())
+    except (OSError, ValueError): raise ValueError(f'{run}: not the folder of a run (no readable run.json)') from None
+    try: return before, Recipe(**before['recipe'] | dict(stages=[Stage(**s) for s in before['recipe']['stages']]))
+    except (KeyError, TypeError) as e: raise ValueError(f'{run}: its run.json is of another version ({e!r}); train that run again') from None
+
+
 # %% ../nbs/05_submission.ipynb #7e11c004
 class Teacher:
     "The networks of an earlier run: each fold is taught by the one that never saw it."
@@ -193,12 +201,8 @@ class Teacher:
         keep: str | Path | None=None, # folder for the masks that are drawn, so that they are drawn once
     ):
         self.run, self.tiles, self.folds, self.unlabelled, self.sure, self.device, self.keep = Path(run), tiles, folds, unlabelled, sure, device, keep
-        try: before = json.loads((self.run/'run.json').read_text())
-        except (OSError, ValueError): raise ValueError(f'{run}: not the folder of a run (no readable run.json)') from None
-        try:
-            if (before['data'], before['split']) != (tiles.sha256(), _split(folds)): raise ValueError(f'{run}: that run had other tiles or dealt them into other folds, so its networks may know the tiles that their students are scored on')
-            recipe = Recipe(**before['recipe'] | dict(stages=[Stage(**s) for s in before['recipe']['stages']]))
-        except (KeyError, TypeError) as e: raise ValueError(f'{run}: its run.json is of another version ({e!r}); train that run again') from None
+        before, recipe = _read_run(self.run)
+        if (before.get('data'), before.get('split')) != (tiles.sha256(), _split(folds)): raise ValueError(f'{run}: that run had other tiles or dealt them into other folds, so its networks may know the tiles that their students are scored on')
         self.nets, _ = gather_folds(self.run/'networks', recipe)
         self.key = hashlib.sha256((json.dumps(before, sort_keys=True) + unlabelled.sha256()).encode()).hexdigest()
 
@@ -210,18 +214,25 @@ class Teacher:
         others = self.tiles[(self.folds != fold) & (self.tiles.images.max((1, 2)) > 0)]
         if any(n.meta.get('seen') != ''.join(others.keys()) for n in self.nets[fold]): raise ValueError(f'{self.run}: the network of fold {fold} was not trained on exactly the tiles of the other folds')
 
+    def start(self,
+        fold: int, # of a student
+    ) -> Unet: # that never saw the fold
+        "What the student of a fold starts from."
+        self.check(fold)
+        return self.nets[fold][-1]
+
     def __call__(self,
         fold: int, # of the student
     ) -> tuple[Unet, Tiles]: # the network to go on from, and tiles with its masks
         "What the student of a fold starts from and learns from."
-        self.check(fold)
+        start = self.start(fold)
         path = None if self.keep is None else Path(self.keep)/f"taught{fold}-{self.key[:8]}-{self.nets[fold][-1].meta['sha256'][:8]}.npz"
         if path is None or not path.exists():
             drawn = pseudo_labels(Ensemble(self.nets[fold], device=self.device), self.unlabelled, self.sure)
             if not len(drawn): raise ValueError(f'{self.run}: the network of fold {fold} is not sure of any of the {len(self.unlabelled)} unlabelled tiles; train it longer, or lower `sure` in the recipe')
             if path is not None: _keep_masks(path, drawn, self.unlabelled)
         else: drawn = _kept_masks(path, self.unlabelled)
-        return self.nets[fold][-1], drawn
+        return start, drawn
 
 
 # %% ../nbs/05_submission.ipynb #758373f6
@@ -416,10 +427,10 @@ class _Clock:
         self.seconds[part], self.last = now - self.last, now
 
 # %% ../nbs/05_submission.ipynb #6b11e7c9
-def _fit(data, out, recipe, weights, seed, only, overwrite, resume, teacher) -> tuple[Result, Path, _Clock]:
+def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start) -> tuple[Result, Path, _Clock]:
     "Check, split, train, and score out of fold what is finished."
     clock = _Clock()
-    if bool(recipe.taught) != (teacher is not None): raise ValueError(f'the recipe {recipe.name} ' + ('goes on from an earlier run: name its folder by --teacher' if recipe.taught else 'learns from no teacher; leave --teacher out, or take the recipe taught'))
+    if recipe.taught and start is None: raise ValueError(f'the recipe {recipe.name} goes on from an earlier run: name its folder by --start')
     build_model(recipe, weights)
     salt = load_data(find_data() if data is None else data)
     folds = make_folds(salt.train, recipe)
@@ -428,14 +439,15 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume, teacher) -> 
     if wrong := sorted(set(only or []) - set(folds.tolist())): raise ValueError(f'there is no fold {wrong[0]}: this recipe has the folds 0 to {folds.max()}')
     side, most = max(salt.train.images.shape[1:]), min(s.size for s in recipe.stages)
     if recipe.how == 'pad' and side > most: raise ValueError(f'tiles of {side} pixels a side; the recipe {recipe.name} takes up to {most}: cut them into smaller ones')
-    teach = None if teacher is None else Teacher(teacher, salt.train, folds, salt.test, recipe.sure, device, Path(out)/'networks')
-    taught = {} if teach is None else dict(teacher=teach.key)
-    if teach is not None:
-        if Path(teacher).resolve() == Path(out).resolve(): raise ValueError(f'{out}: the teacher is there; choose another --out')
-        for k in sorted(set(folds.tolist() if only is None else only)): teach.check(k)
-    out = prepare_out(out, dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=digest, split=_split(folds)) | taught, overwrite, resume)
+    teacher = None if start is None else Teacher(start, salt.train, folds, salt.test, recipe.sure, device, Path(out)/'networks')
+    before = {} if teacher is None else dict(start=teacher.key)
+    teach = teacher if teacher is None or recipe.taught else lambda k: (teacher.start(k), None)
+    if teacher is not None:
+        if Path(start).resolve() == Path(out).resolve(): raise ValueError(f'{out}: the run to go on from is there; choose another --out')
+        for k in sorted(set(folds.tolist() if only is None else only)): teacher.check(k)
+    out = prepare_out(out, dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=digest, split=_split(folds)) | before, overwrite, resume)
     clock('loading')
-    train_folds(salt.train, folds, recipe, out/'networks', weights, seed, only, resume, teach, data=digest, **taught)
+    train_folds(salt.train, folds, recipe, out/'networks', weights, seed, only, resume, teach, data=digest, **before)
     clock('training')
     nets, history = gather_folds(out/'networks', recipe)
     done = np.isin(folds, list(nets))
@@ -448,7 +460,7 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume, teacher) -> 
     clock('out_of_fold')
     clock.seconds['training'] = float(history.seconds.sum())
     settings = dict(seed=seed, device=str(device) if device.type == 'cpu' else torch.cuda.get_device_name(device), weights=None if weights is None else str(weights),
-                    threads=torch.get_num_threads(), **taught, data=digest, commit=' '.join(sorted({str(n.meta.get('commit')) for ns in nets.values() for n in ns})))
+                    threads=torch.get_num_threads(), **before, data=digest, commit=' '.join(sorted({str(n.meta.get('commit')) for ns in nets.values() for n in ns})))
     return Result(recipe, salt, folds, history, probs, curve, scores, ensemble, settings, clock.seconds), out, clock
 
 def _write(result: Result, out: Path, clock: _Clock, rles: dict | None=None):
@@ -473,12 +485,42 @@ def train(
     only: list[int] | None=None, # train these folds now; none: all
     overwrite: bool=False, # replace an earlier run in the same folder
     resume: bool=False, # go on with an earlier run in the same folder
-    teacher: str | Path | None=None, # folder of an earlier run, for a recipe that is taught
+    start: str | Path | None=None, # folder of an earlier run to go on from, fold by fold
 ) -> Result: # of all folds that are finished; the files are in `out`
     "Train folds and score them: all but the submission."
-    result, out, clock = _fit(data, out, recipe, weights, seed, only, overwrite, resume, teacher)
+    result, out, clock = _fit(data, out, recipe, weights, seed, only, overwrite, resume, start)
     _write(result, out, clock)
     return result
+
+# %% ../nbs/05_submission.ipynb #a11c0002
+def train_all(
+    data: str | Path | None=None, # a folder with Kaggle's files; none: `find_data`
+    out: str | Path='salt-all', # where the results go
+    recipe: Recipe=RECIPES['quick'], # what to do
+    weights: str | Path | None='imagenet', # what the encoder starts from: 'imagenet', a file, or none for random
+    seed: int=0, # of all random numbers
+    overwrite: bool=False, # replace an earlier run in the same folder
+    resume: bool=False, # go on with an earlier run in the same folder
+    start: str | Path | None=None, # folder of an earlier run, whose first finished fold's network this one goes on from
+) -> Ensemble: # also in `out`/ensemble
+    "Train on all labelled tiles; nothing is left to score the result with."
+    if recipe.taught: raise ValueError(f'the recipe {recipe.name} is taught fold by fold; there is no teacher for all tiles')
+    build_model(recipe, weights)
+    salt = load_data(find_data() if data is None else data)
+    about = dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=salt.train.sha256(), folds='none')
+    net = None
+    if start is not None:
+        nets, _ = gather_folds(Path(start)/'networks', _read_run(Path(start))[1])
+        net = nets[min(nets)][-1]
+        about['start'] = net.meta['sha256']
+    out = prepare_out(out, about, overwrite, resume)
+    with tqdm(total=total_tiles(recipe, int((salt.train.images.max((1, 2)) > 0).sum())), desc='training', unit='tile', disable=None) as bar:
+        paths, history = train_fold(salt.train, None, recipe, out/'networks', recipe.folds, weights, seed, bar, resume=resume, start=net, data=about['data'])
+    ensemble = Ensemble([average_weights(paths)] if recipe.average else [load_network(p) for p in paths])
+    ensemble.save(out/'ensemble', data=salt.name)
+    history.to_csv(out/'history.csv', index=False)
+    return ensemble
+
 
 # %% ../nbs/05_submission.ipynb #74013a9c
 def run(
@@ -489,10 +531,10 @@ def run(
     seed: int=0, # of all random numbers
     overwrite: bool=False, # replace an earlier run in the same folder
     resume: bool=False, # go on with an earlier run in the same folder
-    teacher: str | Path | None=None, # folder of an earlier run, for a recipe that is taught
+    start: str | Path | None=None, # folder of an earlier run to go on from, fold by fold
 ) -> Result: # what was found; the files are in `out`
     "The whole way: check, split, train, score out of fold, fit the threshold, predict, write."
-    result, out, clock = _fit(data, out, recipe, weights, seed, None, overwrite, resume, teacher)
+    result, out, clock = _fit(data, out, recipe, weights, seed, None, overwrite, resume, start)
     rles, result.test_coverage = predict_test(result.ensemble, result.data.test)
     clock('test')
     _write(result, out, clock, rles)

@@ -289,6 +289,8 @@ RECIPES = {r.name: r for r in (
     Recipe('quick', (Stage(128, 'bce', 2, 2e-3), Stage(128, 'symmetric_lovasz', 4, 2e-3)), lr_div=(3, 3, 1), folds=3),
     Recipe('shipped', (Stage(104, 'bce', 2, 2e-3), Stage(104, 'symmetric_lovasz', 14, 2e-3), Stage(128, 'symmetric_lovasz', 8, 1e-3)), head='HypercolumnHead',
            decoder_channels=(96, 64, 48, 32), lr_div=(3, 3, 1), div_final=20., snapshots=5, average=True),
+    Recipe('longer', (Stage(104, 'symmetric_lovasz', 6, 1e-3), Stage(128, 'symmetric_lovasz', 5, 5e-4)), head='HypercolumnHead', decoder_channels=(96, 64, 48, 32),
+           lr_div=(3, 3, 1), div_final=20., snapshots=5, average=True),
     Recipe('taught', (Stage(104, 'symmetric_lovasz', 6, 1e-3), Stage(128, 'symmetric_lovasz', 3, 5e-4)), head='HypercolumnHead', decoder_channels=(96, 64, 48, 32),
            taught=.5, lr_div=(3, 3, 1), div_final=20., snapshots=3, average=True),
     Recipe('seed', seed_stages(), 'resnet34', (128, 128, 128, 128), 'UnetBlock', how='resize', augment=('flip',),
@@ -328,7 +330,7 @@ class Checkpoint(Callback):
         path: Path, # of the checkpoint; the networks' files stand beside it
         state: dict, # what outlasts a fit: rows, paths, best, and where in the recipe we are
         keep: int=0, # snapshots to keep: of this many last epochs
-        every: int=1, # epochs between two looks at the unseen tiles
+        every: int=1, # epochs between two looks at the unseen tiles; 0: there are none to look at
         back: dict | None=None, # a checkpoint's content, to go on from
         **meta, # goes into each manifest
     ):
@@ -349,7 +351,7 @@ class Checkpoint(Callback):
         self.began = time.perf_counter()
 
     def before_validate(self):
-        if (self.epoch + 1) % self.every and self.epoch + 1 < self.n_epoch: raise CancelValidException
+        if not self.every or ((self.epoch + 1) % self.every and self.epoch + 1 < self.n_epoch): raise CancelValidException
 
     def after_epoch(self):
         if self.skip: return
@@ -450,7 +452,7 @@ _OTHER = 'was made with other data or settings; resume with the same ones, or st
 # %% ../nbs/03_training.ipynb #d3db8fa8
 def train_fold(
     train: Tiles, # to learn from
-    valid: Tiles, # to watch, never to choose by
+    valid: Tiles | None, # to watch, never to choose by; none: all tiles are there to learn from
     recipe: Recipe, # what to do
     folder: Path, # where the networks go
     fold: int=0, # for file names and manifests
@@ -495,8 +497,8 @@ def train_fold(
                 elif stage.cycles > 1: state['start'] = copy.deepcopy(model.state_dict())
                 last = i == len(recipe.stages) - 1
                 state |= dict(at=at, keep=-(-(recipe.snapshots - len(state['paths'])) // (stage.cycles - cycle)) if last else 0)
-            save = Checkpoint(path, state, state['keep'], recipe.every, back, size=stage.size, **meta)
-            fit_stage(model, train, valid, stage, recipe, (save, *([Progress(bar)] if bar is not None else []), *cbs), device, pseudo)
+            save = Checkpoint(path, state, state['keep'], 0 if valid is None else recipe.every, back, size=stage.size, **meta)
+            fit_stage(model, train, train[:1] if valid is None else valid, stage, recipe, (save, *([Progress(bar)] if bar is not None else []), *cbs), device, pseudo)
             back = None
     write_atomically(log, json.dumps({k: state[k] for k in ('about', 'rows', 'paths')}).encode())
     path.unlink()
