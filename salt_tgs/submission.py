@@ -440,7 +440,7 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start) -> tu
     side, most = max(salt.train.images.shape[1:]), min(s.size for s in recipe.stages)
     if recipe.how == 'pad' and side > most: raise ValueError(f'tiles of {side} pixels a side; the recipe {recipe.name} takes up to {most}: cut them into smaller ones')
     teacher = None if start is None else Teacher(start, salt.train, folds, salt.test, recipe.sure, device, Path(out)/'networks')
-    before = {} if teacher is None else dict(start=teacher.key)
+    before = {} if teacher is None else dict(start_run=teacher.key)
     teach = teacher if teacher is None or recipe.taught else lambda k: (teacher.start(k), None)
     if teacher is not None:
         if Path(start).resolve() == Path(out).resolve(): raise ValueError(f'{out}: the run to go on from is there; choose another --out')

@@ -1,23 +1,20 @@
 """Take what must last out of a run's folder.
 
-`python tools/ship.py RUN [--fold 0]` makes the network that comes with the package: one fold's network, in half precision, in
-`salt_tgs/weights`; `ensemble.json` says how the recipe scored on all folds of the run and how this very network scored on the
-tiles that it never saw.
+`python tools/ship.py RUN --folds FOLDS` makes the network that comes with the package, in half precision, in `salt_tgs/weights`. RUN
+is what `salt-tgs train --all-tiles` wrote, so that nothing is left to score it with; FOLDS is the run that it went on from, and
+`ensemble.json` says how that one scored.
 
 `python tools/ship.py RUN --teachers weights/NAME` keeps all finished folds, one network each, in half precision, as a run that
-`salt-tgs train --teacher weights/NAME` can go on from.
+`salt-tgs train --start weights/NAME` can go on from.
 """
 import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import torch
 
 from salt_tgs.ensemble import Ensemble
-from salt_tgs.losses import score_se
 from salt_tgs.model import save_network, write_atomically
 from salt_tgs.submission import gather_folds
 from salt_tgs.training import Recipe, Stage
@@ -25,14 +22,13 @@ from salt_tgs.training import Recipe, Stage
 WEIGHTS = Path(__file__).resolve().parent.parent/'salt_tgs'/'weights'
 
 
-def ship(run: Path, recipe: Recipe, fold: int, metrics: dict) -> Path:
-    "Write one fold's network into the package."
-    oof = pd.read_csv(run/'results'/'oof'/f'{run.name}.csv')
-    own = oof.score[oof.fold == fold].values
-    net, = gather_folds(run/'networks', recipe)[0][fold]
-    print(f'fold {fold}: {own.mean():.4f} +/- {score_se(own):.4f} on {len(own)} unseen tiles')
-    return Ensemble([net], metrics['threshold']).save(
-        WEIGHTS, torch.float16, official=metrics['official'], fold=fold, own=dict(mean=float(np.mean(own)), se=score_se(own), n=len(own)))
+def ship(run: Path, folds: Path) -> Path:
+    "Write the network of all tiles into the package."
+    ensemble = Ensemble.load(run/'ensemble')
+    if len(ensemble.members) > 1: raise SystemExit(f'{run}: {len(ensemble.members)} networks, but the package has room for one')
+    before = ensemble.members[0].meta['started_from']['sha256']
+    if before not in {json.loads(p.read_text())['sha256'] for p in (folds/'networks').glob('*.json') if 'sha256' in json.loads(p.read_text())}: raise SystemExit(f'{run}: went on from none of the networks in {folds}')
+    return ensemble.save(WEIGHTS, torch.float16, official=json.loads((folds/'metrics.json').read_text())['official'])
 
 
 def keep(run: Path, recipe: Recipe, folder: Path) -> Path:
@@ -51,13 +47,14 @@ def keep(run: Path, recipe: Recipe, folder: Path) -> Path:
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('run', type=Path)
-    p.add_argument('--fold', type=int, default=0)
-    p.add_argument('--teachers', type=Path, metavar='DIR')
+    what = p.add_mutually_exclusive_group(required=True)
+    what.add_argument('--folds', type=Path, metavar='DIR')
+    what.add_argument('--teachers', type=Path, metavar='DIR')
     args = p.parse_args()
     run = args.run.resolve()
     recipe = json.loads((run/'run.json').read_text())['recipe']
     recipe = Recipe(**recipe | dict(stages=[Stage(**s) for s in recipe['stages']]))
-    folder = keep(run, recipe, args.teachers) if args.teachers else ship(run, recipe, args.fold, json.loads((run/'metrics.json').read_text()))
+    folder = keep(run, recipe, args.teachers) if args.teachers else ship(run, args.folds.resolve())
     print(f"{folder}: {sum(f.stat().st_size for f in folder.rglob('*') if f.is_file()) / 1e6:.1f} MB")
 
 
