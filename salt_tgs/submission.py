@@ -427,6 +427,12 @@ class _Clock:
         self.seconds[part], self.last = now - self.last, now
 
 # %% ../nbs/05_submission.ipynb #6b11e7c9
+def _check(recipe: Recipe, tiles: Tiles, start: str | Path | None, out: str | Path):
+    "Refuse tiles that a recipe cannot take, and a folder in which the run to go on from would be lost."
+    side, most = max(tiles.images.shape[1:]), min(s.size for s in recipe.stages)
+    if recipe.how == 'pad' and side > most: raise ValueError(f'tiles of {side} pixels a side; the recipe {recipe.name} takes up to {most}: cut them into smaller ones')
+    if start is not None and Path(start).resolve() == Path(out).resolve(): raise ValueError(f'{out}: the run to go on from is there; choose another --out')
+
 def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start) -> tuple[Result, Path, _Clock]:
     "Check, split, train, and score out of fold what is finished."
     clock = _Clock()
@@ -437,13 +443,11 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start) -> tu
     device = default_device()
     digest = salt.train.sha256()
     if wrong := sorted(set(only or []) - set(folds.tolist())): raise ValueError(f'there is no fold {wrong[0]}: this recipe has the folds 0 to {folds.max()}')
-    side, most = max(salt.train.images.shape[1:]), min(s.size for s in recipe.stages)
-    if recipe.how == 'pad' and side > most: raise ValueError(f'tiles of {side} pixels a side; the recipe {recipe.name} takes up to {most}: cut them into smaller ones')
+    _check(recipe, salt.train, start, out)
     teacher = None if start is None else Teacher(start, salt.train, folds, salt.test, recipe.sure, device, Path(out)/'networks')
     before = {} if teacher is None else dict(start_run=teacher.key)
     teach = teacher if teacher is None or recipe.taught else lambda k: (teacher.start(k), None)
     if teacher is not None:
-        if Path(start).resolve() == Path(out).resolve(): raise ValueError(f'{out}: the run to go on from is there; choose another --out')
         for k in sorted(set(folds.tolist() if only is None else only)): teacher.check(k)
     out = prepare_out(out, dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=digest, split=_split(folds)) | before, overwrite, resume)
     clock('loading')
@@ -508,6 +512,7 @@ def train_all(
     build_model(recipe, weights)
     salt = load_data(find_data() if data is None else data)
     about = dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=salt.train.sha256(), folds='none')
+    _check(recipe, salt.train, start, out)
     net = None
     if start is not None:
         nets, _ = gather_folds(Path(start)/'networks', _read_run(Path(start))[1])
