@@ -160,14 +160,15 @@ def threshold_scores(
 def best_threshold(
     scores: np.ndarray, # shape (t, n), as `threshold_scores` gives them
     thresholds: tuple[float, ...]=THRESHOLDS, # t of them
-) -> float: # the one with the highest mean; of equal ones the nearest to 0.5
-    """The threshold that these tiles like best.
+) -> float: # not behind the highest mean by more than two standard errors
+    """The threshold nearest to one half that does as well as the best, as far as these tiles can tell.
 
     >>> best_threshold(np.array([[0, 1], [1, 1], [1, 1]]), (.3, .6, .9))
     0.6
     """
-    mean = scores.mean(1)
-    return float(min((t for t, m in zip(thresholds, mean) if m >= mean.max() - 1e-12), key=lambda t: abs(t - .5)))
+    behind = scores[scores.mean(1).argmax()] - scores
+    error = 2 * behind.std(1) / max(scores.shape[1] - 1, 1) ** .5
+    return float(min((t for t, m, e in zip(thresholds, behind.mean(1), error) if m <= e + 1e-12), key=lambda t: abs(t - .5)))
 
 # %% ../nbs/04_ensemble.ipynb #d51056b5
 def cross_fit_threshold(
