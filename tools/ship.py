@@ -37,6 +37,7 @@ def keep(run: Path, recipe: Recipe, folder: Path) -> Path:
     if folder.resolve() == run: raise SystemExit(f'{folder}: this is the run itself')
     if (folder/'run.json').exists() and json.loads((folder/'run.json').read_text()) != json.loads(json.dumps(about)): raise SystemExit(f'{folder}: holds the folds of another run')
     for fold, nets in gather_folds(run/'networks', recipe)[0].items():
+        if (folder/'networks'/f'fold{fold}.json').exists(): continue  # a network that is written again has another hash, and others may have gone on from it
         log = json.loads((run/'networks'/f'fold{fold}.json').read_text())
         paths = [save_network(folder/'networks'/f'fold{fold}-{i}', net, torch.float16).name for i, net in enumerate(nets)]
         write_atomically(folder/'networks'/f'fold{fold}.json', json.dumps(log | dict(paths=paths)).encode())
