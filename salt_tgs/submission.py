@@ -433,6 +433,10 @@ def _check(recipe: Recipe, tiles: Tiles, start: str | Path | None, out: str | Pa
     if recipe.how == 'pad' and side > most: raise ValueError(f'tiles of {side} pixels a side; the recipe {recipe.name} takes up to {most}: cut them into smaller ones')
     if start is not None and Path(start).resolve() == Path(out).resolve(): raise ValueError(f'{out}: the run to go on from is there; choose another --out')
 
+def _named(device: torch.device) -> str:
+    "A device as one would write it into a table."
+    return str(device) if device.type == 'cpu' else torch.cuda.get_device_name(device)
+
 def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start) -> tuple[Result, Path, _Clock]:
     "Check, split, train, and score out of fold what is finished."
     clock = _Clock()
@@ -463,7 +467,7 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start) -> tu
     ensemble = Ensemble([n for ns in nets.values() for n in ns], best_threshold(curve), device)
     clock('out_of_fold')
     clock.seconds['training'] = float(history.seconds.sum())
-    settings = dict(seed=seed, device=str(device) if device.type == 'cpu' else torch.cuda.get_device_name(device), weights=None if weights is None else str(weights),
+    settings = dict(seed=seed, device=_named(device), weights=None if weights is None else str(weights),
                     threads=torch.get_num_threads(), **before, data=digest, commit=' '.join(sorted({str(n.meta.get('commit')) for ns in nets.values() for n in ns})))
     return Result(recipe, salt, folds, history, probs, curve, scores, ensemble, settings, clock.seconds), out, clock
 
@@ -523,7 +527,8 @@ def train_all(
         paths, history = train_fold(salt.train, None, recipe, out/'networks', recipe.folds, weights, seed, bar, resume=resume, start=net, data=about['data'])
     ensemble = Ensemble([average_weights(paths)] if recipe.average else [load_network(p) for p in paths])
     ensemble.save(out/'ensemble', data=salt.name)
-    history.to_csv(out/'history.csv', index=False)
+    history = history.assign(device=_named(default_device()), threads=torch.get_num_threads()).drop(columns=['valid_loss', 'official'])
+    write_atomically(out/'history.csv', history.to_csv(index=False, lineterminator='\n').encode())
     return ensemble
 
 

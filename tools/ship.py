@@ -2,7 +2,7 @@
 
 `python tools/ship.py RUN --folds FOLDS` makes the network that comes with the package, in half precision, in `salt_tgs/weights`. RUN
 is what `salt-tgs train --all-tiles` wrote, so that nothing is left to score it with; FOLDS is the run that it went on from, and
-`ensemble.json` says how that one scored.
+`ensemble.json` says how that one scored. What the training cost goes to `nbs/results/all-tiles.csv`.
 
 `python tools/ship.py RUN --teachers weights/NAME` keeps all finished folds, one network each, in half precision, as a run that
 `salt-tgs train --start weights/NAME` can go on from.
@@ -19,7 +19,8 @@ from salt_tgs.model import save_network, write_atomically
 from salt_tgs.submission import gather_folds
 from salt_tgs.training import Recipe, Stage
 
-WEIGHTS = Path(__file__).resolve().parent.parent/'salt_tgs'/'weights'
+ROOT = Path(__file__).resolve().parent.parent
+WEIGHTS, RESULTS = ROOT/'salt_tgs'/'weights', ROOT/'nbs'/'results'
 
 
 def ship(run: Path, folds: Path) -> Path:
@@ -28,6 +29,7 @@ def ship(run: Path, folds: Path) -> Path:
     if len(ensemble.members) > 1: raise SystemExit(f'{run}: {len(ensemble.members)} networks, but the package has room for one')
     before = ensemble.members[0].meta['started_from']['sha256']
     if before not in {json.loads(p.read_text())['sha256'] for p in (folds/'networks').glob('*.json') if 'sha256' in json.loads(p.read_text())}: raise SystemExit(f'{run}: went on from none of the networks in {folds}')
+    write_atomically(RESULTS/'all-tiles.csv', (run/'history.csv').read_bytes())
     return ensemble.save(WEIGHTS, torch.float16, official=json.loads((folds/'metrics.json').read_text())['official'])
 
 
