@@ -14,9 +14,11 @@ import io
 import os
 import re
 import shutil
+import stat
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,18 @@ def rle_decode(
     for s, e in zip(start, end): flat[s:e] = True
     return flat.reshape(shape[::-1]).T
 
+# %% ../nbs/00_data.ipynb #2260c369
+def _suspicious(
+    member: zipfile.ZipInfo, # of an archive
+) -> str: # empty if it may be read
+    "What an honest archive of tiles would not hold."
+    parts = re.split(r'[/\\]', member.filename)
+    if '..' in parts or not parts[0] or ':' in parts[0]: return 'points outside of the archive'
+    if stat.S_ISLNK(member.external_attr >> 16): return 'is a link'
+    if member.flag_bits & 1: return 'is encrypted'
+    if member.file_size > 2**24 or member.file_size > 2**20 and member.file_size > 100 * member.compress_size: return f'unpacks to {member.file_size} bytes, too many for a tile'
+    return ''
+
 # %% ../nbs/00_data.ipynb #2260c36a
 class Files:
     "PNG files by id, in a folder or in a zip archive that is never unpacked."
@@ -96,6 +110,9 @@ class Files:
         if self.path.is_file():
             try: self.zip = zipfile.ZipFile(self.path)
             except (zipfile.BadZipFile, OSError, NotImplementedError) as e: raise DataError(f'{self.path}: not a readable zip archive ({e}); download it again') from None
+            members = self.zip.infolist()
+            if wrong := next((f'{m.filename[:80]!r} {why}' for m in members if (why := _suspicious(m))), None): raise DataError(f'{self.path}: {wrong}; download the archive again')
+            if twice := [n for n, times in Counter(m.filename for m in members).items() if times > 1]: raise DataError(f'{self.path}: {twice[0][:80]!r} is there twice; download the archive again')
             names = [n for n in self.zip.namelist() if n.startswith(f'{sub}/') and not n.endswith('/')]
         else:
             names = [f'{sub}/{p.name}' if sub else p.name for p in (self.path/sub).iterdir()]
@@ -115,6 +132,7 @@ class Files:
     ) -> bytes: # of the PNG file
         "The bytes of a tile's file."
         try:
+            if not self.zip and not (self.path/self.names[id]).is_file(): raise DataError(f'{self.where(id)}: not a file')
             size = self.zip.getinfo(self.names[id]).file_size if self.zip else (self.path/self.names[id]).stat().st_size
             if size > limit: raise DataError(f'{self.where(id)}: {size} bytes are too many for a tile')
             return self.zip.read(self.names[id]) if self.zip else (self.path/self.names[id]).read_bytes()
@@ -143,7 +161,7 @@ def _open_png(
     "A decoded PNG image, or a `DataError` that names the file."
     try:
         img = Image.open(io.BytesIO(raw), formats=['PNG'])
-        if max(img.size) > max_side: raise DataError(f'{name}: {img.width} x {img.height} pixels, more than {max_side} a side')
+        if max(img.size) > max_side: raise DataError(f'{name}: {img.width} x {img.height} pixels, more than {max_side} a side: cut it into smaller ones')
         img.load()
     except DataError: raise
     except Exception as e: raise DataError(f'{name}: not a readable PNG image ({e or type(e).__name__})') from None

@@ -2,8 +2,16 @@ import shutil
 import zipfile
 
 import pytest
+from hypothesis import settings
 
 from salt_tgs.data import make_default_data
+
+settings.register_profile('explore', max_examples=5000, deadline=None)  # by hand: pytest --hypothesis-profile=explore -m hypothesis
+if not settings.get_current_profile_name() == 'ci': settings.register_profile('default', deadline=None); settings.load_profile('default')
+
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'fault(name): shows what happens at this fault (tests/faults.py)')
 
 
 @pytest.fixture(scope='session')
