@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['BLOCKS', 'HEADS', 'frame', 'unframe', 'WeightsError', 'read_encoder_weights', 'Encoder', 'create_encoder', 'SCSE',
            'UnetBlock', 'ConvUnetBlock', 'UpHead', 'HypercolumnHead', 'Unet', 'DynamicUnet34', 'summary',
-           'write_atomically', 'save_network', 'load_network']
+           'write_atomically', 'save_network', 'load_network', 'out_of_memory']
 
 # %% ../nbs/01_model.ipynb #d156fdea
 import difflib
+import errno
 import hashlib
 import importlib.util
 import io
@@ -119,6 +120,11 @@ def _timm_names(
     return out
 
 # %% ../nbs/01_model.ipynb #b13a361b
+def _alike(a, b) -> bool:
+    "Whether two things are rows of the same numbers, as far as half precision can tell."
+    try: return len(a) == len(b) and all(abs(x - y) < 1e-3 for x, y in zip(a, b))
+    except TypeError: return False
+
 def _read_manifest(path: str | Path) -> dict: # with at least `encoder` and `sha256`
     "A JSON manifest, or a `WeightsError` that names it."
     try:
@@ -145,6 +151,9 @@ def read_encoder_weights(
     if path.suffix == '.safetensors':
         meta = _read_manifest(path.with_suffix('.json'))
         if meta['encoder'] != name: raise WeightsError(f'{path}: weights of {meta["encoder"]}, not of {name}')
+        import timm
+        cfg = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+        if cfg and not all(_alike(meta.get(k, getattr(cfg, k)), getattr(cfg, k)) for k in ('mean', 'std')): raise WeightsError(f'{path}: was trained with another normalisation than {name} has')
         state = _read_verified(path, meta)
         own = {k.removeprefix('encoder.net.'): v for k, v in state.items() if k.startswith('encoder.net.')}
         return own or state, dict(source='file', file=path.name, sha256=meta['sha256'], before=meta.get('started_from'))
@@ -363,6 +372,8 @@ def summary(
     return df
 
 # %% ../nbs/01_model.ipynb #f3ed5658
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota used up, larger than is allowed
+
 def write_atomically(
     path: str | Path, # the final name
     data: bytes, # all of the file's content
@@ -375,8 +386,9 @@ def write_atomically(
         with os.fdopen(fd, 'wb') as f: f.write(data); f.flush(); os.fsync(f.fileno())
         os.chmod(draft, 0o644)
         os.replace(draft, path)
-    except BaseException:
+    except BaseException as e:
         Path(draft).unlink(missing_ok=True)
+        if isinstance(e, OSError) and e.errno in _NO_ROOM: raise OSError(f'{path}: no room for its {len(data)} bytes ({e.strerror}); nothing that was there is lost: make room, and try again') from None
         raise
     return path
 
@@ -401,6 +413,11 @@ def save_network(
     return path
 
 # %% ../nbs/01_model.ipynb #fcd3a936
+def _check_frame(meta: dict, path: str):
+    "A `WeightsError` unless a manifest's frame, if it gives one, is one that `frame` knows."
+    if 'how' in meta and meta['how'] not in ('pad', 'resize'): raise WeightsError(f"{path}: tiles are framed by 'pad' or 'resize', not {meta['how']!r}")
+    if 'size' in meta and not (type(meta['size']) is int and 32 <= meta['size'] <= 4096): raise WeightsError(f"{path}: the side of the frame is a number of pixels from 32 to 4096, not {meta['size']!r}")
+
 def _check_state(state: dict[str, Tensor], own: dict[str, Tensor], path: str):
     "A `WeightsError` unless the tensors are those of the network, and finite."
     if wrong := sorted(k for k in own.keys() | state.keys() if k not in own or k not in state or (own[k].shape, own[k].dtype) != (state[k].shape, state[k].dtype)):
@@ -417,12 +434,25 @@ def load_network(
     about, weights = f'{path}.json', f'{path}.safetensors'
     meta = _read_manifest(about)
     if meta.get('architecture') != 'Unet': raise WeightsError(f'{about}: describes {meta.get("architecture")!r}, not a Unet')
+    _check_frame(meta, about)
     try:
         with torch.device('meta'): model = Unet(create_encoder(meta['encoder']), tuple(meta['decoder_channels']), BLOCKS[meta['block']], HEADS[meta['head']])
     except (ValueError, KeyError, TypeError, RuntimeError) as e: raise WeightsError(f'{about}: describes no network that can be built ({e})') from None
     state = _read_verified(weights, meta)
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     _check_state(state, model.state_dict(), weights)
+    if not all(_alike(meta.get(k), state[f'encoder.{k}'].flatten().tolist()) for k in ('mean', 'std')): raise WeightsError(f'{about}: gives another normalisation than the weights have')
     model.load_state_dict(state, assign=True)
     model.encoder.started_from, model.meta = meta.get('started_from'), meta
     return model.eval()
+
+# %% ../nbs/01_model.ipynb #0e0e0002
+def out_of_memory(
+    e: BaseException, # that a network raised
+) -> bool: # or something else was wrong
+    """Whether an error means that a batch was too large for the memory.
+
+    >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    True
+    """
+    return isinstance(e, (MemoryError, torch.OutOfMemoryError)) or isinstance(e, RuntimeError) and any(w in str(e) for w in ("can't allocate memory", 'not enough memory', 'Cannot allocate memory', 'bad_alloc'))
