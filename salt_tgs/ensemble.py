@@ -9,6 +9,7 @@ __all__ = ['THRESHOLDS', 'flip_tta', 'average_weights', 'to_masks', 'Ensemble', 
 # %% ../nbs/04_ensemble.ipynb #fe366be0
 import importlib.resources
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .losses import tile_scores
-from .model import Unet, WeightsError, frame, load_network, save_network, unframe, write_atomically
+from .model import Unet, WeightsError, frame, load_network, out_of_memory, save_network, unframe, write_atomically
 
 # %% ../nbs/04_ensemble.ipynb #2286ecb5
 def flip_tta(
@@ -37,6 +38,7 @@ def average_weights(
     if not nets: raise ValueError('there is no network to average')
     states = [n.state_dict() for n in nets]
     if any({k: v.shape for k, v in s.items()} != {k: v.shape for k, v in states[0].items()} for s in states): raise WeightsError('weights of different architectures cannot be averaged')
+    if any((n.meta.get('size'), n.meta.get('how')) != (nets[0].meta.get('size'), nets[0].meta.get('how')) for n in nets): raise WeightsError('weights that were trained in different frames cannot be averaged')
     mean = {k: torch.stack([s[k].float() for s in states]).mean(0).to(v.dtype) for k, v in states[0].items()}
     nets[-1].load_state_dict(mean)
     nets[-1].meta['averaged_epochs'] = [n.meta.get('epoch') for n in nets]
@@ -72,16 +74,23 @@ class Ensemble:
 
     def predict(self,
         tiles: np.ndarray, # shape (n, h, w), bytes 0 to 255
-        bs: int=16, # tiles at a time: few keep the maps of a batch in a CPU's cache, a GPU wants more
+        bs: int=16, # tiles at a time, halved when memory runs out: few keep the maps of a batch in a CPU's cache, a GPU wants more
         bar: Any=None, # anything with `update(n)`: told after each batch
     ) -> np.ndarray: # shape (n, h, w), probabilities 0 to 1
         "The probability of salt for each pixel."
         tiles = np.asarray(tiles)
         if tiles.ndim != 3 or tiles.dtype != np.uint8: raise ValueError(f'tiles are bytes of shape (n, h, w), not {tiles.dtype} of shape {tiles.shape}')
         out = np.empty(tiles.shape, np.float32)
-        for i in range(0, len(tiles), bs):
-            out[i:i + bs] = self._batch(tiles[i:i + bs])
+        i = 0
+        while i < len(tiles):
+            try: out[i:i + bs] = self._batch(tiles[i:i + bs])
+            except (RuntimeError, MemoryError) as e:
+                if not out_of_memory(e): raise
+                if bs == 1: raise MemoryError(f'not enough memory for a single tile of {tiles.shape[2]} x {tiles.shape[1]} pixels; close other programs, or take fewer members') from None
+                bs //= 2
+                continue
             if bar is not None: bar.update(len(tiles[i:i + bs]))
+            i += bs
         return out
 
     @torch.inference_mode()
@@ -123,10 +132,16 @@ class Ensemble:
         path = Path(folder)/'ensemble.json'
         try:
             about = json.loads(path.read_text())
-            names, threshold = list(about['members']), float(about['threshold'])
+            names, threshold = about['members'], float(about['threshold'])
+            if not (type(names) is list and names and all(re.fullmatch('[A-Za-z0-9_-]+', n) for n in names)): raise ValueError('members are names of files in the same folder')
+            if not 0 <= threshold <= 1: raise ValueError(f'a threshold is from 0 to 1, not {threshold}')
         except FileNotFoundError: raise WeightsError(f'{path}: missing; make an ensemble with `salt-tgs run`, or name its folder by --weights') from None
-        except (ValueError, KeyError, TypeError) as e: raise WeightsError(f'{path}: not the description of an ensemble ({e!r})') from None
-        ensemble = cls([load_network(Path(folder)/n) for n in names], threshold, device)
+        except OSError as e: raise WeightsError(f'{path}: cannot be read ({e.strerror})') from None
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as e: raise WeightsError(f'{path}: not the description of an ensemble ({e!r})') from None
+        members = [load_network(Path(folder)/n) for n in names]
+        for n, m in zip(names, members):
+            if not {'size', 'how'} <= m.meta.keys(): raise WeightsError(f'{Path(folder)/n}.json: does not say in which frame the network was trained')
+        ensemble = cls(members, threshold, device)
         ensemble.about = about
         return ensemble
 
