@@ -8,7 +8,9 @@ __all__ = ['MAX_SIDE', 'MIN_SIDE', 'run_command', 'train_command', 'evaluate_com
 
 # %% ../nbs/08_cli.ipynb #91691e4b
 import argparse
+import signal
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -26,12 +28,12 @@ def _training(args: argparse.Namespace) -> dict:
     import matplotlib
     matplotlib.use('Agg')
     from salt_tgs.submission import pick_recipe
-    return dict(data=args.data, out=args.out, recipe=pick_recipe(args.preset, args.folds, args.encoder, args.epochs_scale), seed=args.seed, overwrite=args.overwrite, resume=args.resume, start=args.start,
+    return dict(data=args.data, out=args.out, recipe=pick_recipe(args.preset, args.folds, args.encoder, args.epochs_scale, args.batch_size), seed=args.seed, overwrite=args.overwrite, resume=args.resume, start=args.start,
                 weights=None if args.encoder_weights == 'none' else args.encoder_weights or 'imagenet')
 
 # %% ../nbs/08_cli.ipynb #8522be6c
 def run_command(
-    args: argparse.Namespace, # data, out, preset, start, folds, encoder, encoder_weights, epochs_scale, seed, overwrite, resume
+    args: argparse.Namespace, # data, out, preset, start, folds, encoder, encoder_weights, epochs_scale, batch_size, seed, overwrite, resume
 ) -> int: # exit code
     "`salt-tgs run`: from tiles to a submission."
     kwargs = _training(args)
@@ -85,12 +87,15 @@ def submit_command(
 
 # %% ../nbs/08_cli.ipynb #b369f5ed
 def check_command(
-    args: argparse.Namespace, # path
+    args: argparse.Namespace, # path, format
 ) -> int: # exit code: 1 if something is wrong
     "`salt-tgs check-data`: what is wrong with a data set."
+    import json
     from salt_tgs.data import check_data
     problems = check_data(args.path)
-    print(*problems, sep='\n', file=sys.stderr) if problems else print(f'{args.path}: all files are there, readable, and agree')
+    if args.format == 'json': print(json.dumps(dict(path=args.path, ok=not problems, problems=problems), indent=1))
+    elif problems: print(*problems, sep='\n', file=sys.stderr)
+    else: print(f'{args.path}: all files are there, readable, and agree')
     return int(bool(problems))
 
 # %% ../nbs/08_cli.ipynb #c7a91282
@@ -108,10 +113,10 @@ def predict_command(
     images = {}
     for path in map(Path, args.images):
         if path.stem in images: raise DataError(f'{path}: a second image of the name {path.stem}; results would overwrite each other')
-        try: images[path.stem] = read_image(path.read_bytes(), str(path), max_side=2**31)
+        if path.exists() and not path.is_file(): raise DataError(f'{path}: not a file; name PNG images')
+        try: images[path.stem] = read_image(path.read_bytes() if path.stat().st_size < 2**24 else b'', str(path), MAX_SIDE)
         except OSError as e: raise DataError(f'{path}: {e.strerror or e}') from None
         h, w = images[path.stem].shape
-        if max(h, w) > MAX_SIDE: raise DataError(f'{path}: {w} x {h} pixels; `predict` takes tiles of up to {MAX_SIDE} a side; cut it into such tiles')
         if min(h, w) < MIN_SIDE: raise DataError(f'{path}: {w} x {h} pixels; `predict` takes tiles of at least {MIN_SIDE} a side')
     ensemble = Ensemble.load(args.weights)
     folders = {kind: Path(args.out)/kind for kind in ('masks', 'probabilities')}
@@ -148,6 +153,7 @@ def parser() -> argparse.ArgumentParser: # of the whole command
         p.add_argument('--folds', type=_folds, metavar='N', help="number of folds, instead of the recipe's")
         p.add_argument('--encoder', metavar='NAME', help="instead of the recipe's: resnet34, tf_efficientnet_lite0, or another name that timm knows")
         p.add_argument('--encoder-weights', metavar='PATH|none', help='a file of ImageNet weights, or none to start from random ones; without it those that are installed')
+        p.add_argument('--batch-size', type=int, metavar='N', help="tiles in a batch, instead of the recipe's numbers: fewer need less memory")
         p.add_argument('--seed', type=int, metavar='N', default=0, help='of all random numbers (default: %(default)s)')
         how = p.add_mutually_exclusive_group()
         how.add_argument('--overwrite', action='store_true', help='replace the results of an earlier run in the same folder')
@@ -174,6 +180,7 @@ def parser() -> argparse.ArgumentParser: # of the whole command
 
     p = verb('check-data', check_command, 'say what is wrong with a data set')
     p.add_argument('path', metavar='PATH', help="a folder with Kaggle's files, zipped or not")
+    p.add_argument('--format', choices=['text', 'json'], default='text', help='lines to read, or one JSON object for a program (default: %(default)s)')
 
     p = verb('predict', predict_command, f'mark the salt in PNG images of {MIN_SIDE} to {MAX_SIDE} pixels a side')
     p.add_argument('images', metavar='IMAGES', nargs='+', help='grey PNG files')
@@ -188,11 +195,16 @@ def main(
     "The command `salt-tgs`."
     args = parser().parse_args(argv)
     if not args.debug: warnings.filterwarnings('ignore')
+    def end(signum, _): raise KeyboardInterrupt(signum)
+    main_thread = threading.current_thread() is threading.main_thread()
+    if main_thread: before = signal.signal(signal.SIGTERM, end)
     try: return args.call(args)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
         print('interrupted' + ('; the same command with --resume' + ' instead of --overwrite' * args.overwrite + ' goes on' if hasattr(args, 'resume') else ''), file=sys.stderr)
-        return 130
+        return 128 + (e.args[0] if e.args else signal.SIGINT)
     except Exception as e:
         if args.debug: raise
         print(f'salt-tgs: {" ".join(str(e).split()) or type(e).__name__}', file=sys.stderr)
         return 1
+    finally:
+        if main_thread: signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
