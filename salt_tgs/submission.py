@@ -176,15 +176,17 @@ def _keep_masks(path: Path, drawn: Tiles, unlabelled: Tiles):
 
 def _kept_masks(path: Path, unlabelled: Tiles) -> Tiles:
     "Read them back."
-    with np.load(path, allow_pickle=False) as f: kept, bits = f['kept'], f['masks']
-    shape = (int(kept.sum()), *unlabelled.images.shape[1:])
-    return replace(unlabelled[kept], masks=np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).view(bool))
+    try:
+        with np.load(path, allow_pickle=False) as f: kept, bits = f['kept'], f['masks']
+        shape = (int(kept.sum()), *unlabelled.images.shape[1:])
+        return replace(unlabelled[kept], masks=np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).view(bool))
+    except Exception as e: raise DataError(f'{path}: not the masks that a teacher drew ({type(e).__name__}); remove it, and they are drawn again') from None
 
 def _read_run(run: Path) -> tuple[dict, Recipe]: # run.json; the recipe in it
     "What an earlier run was asked for."
     try: before = json.loads((run/'run.json').read_text())
     except (OSError, ValueError): raise ValueError(f'{run}: not the folder of a run (no readable run.json)') from None
-    try: return before, Recipe(**before['recipe'] | dict(stages=[Stage(**s) for s in before['recipe']['stages']]))
+    try: return before, Recipe.read(before['recipe'])
     except (KeyError, TypeError) as e: raise ValueError(f'{run}: its run.json is of another version ({e!r}); train that run again') from None
 
 
@@ -368,12 +370,15 @@ def pick_recipe(
     folds: int | None=None, # instead of the recipe's number
     encoder: str | None=None, # instead of the recipe's
     epochs_scale: float=1., # all numbers of epochs are multiplied by it
+    bs: int | None=None, # tiles in a batch, instead of the recipe's
 ) -> Recipe: # ready to run
     "A preset, with what the caller wants otherwise."
     if preset not in RECIPES: raise ValueError(f'unknown preset {preset!r}; there are {", ".join(RECIPES)}')
     if folds is not None and folds < 2: raise ValueError(f'{folds} folds: there must be at least 2')
     if not 0 < epochs_scale < 100: raise ValueError(f'the scale of the epochs must be above 0 and below 100, not {epochs_scale}')
     recipe = RECIPES[preset] if epochs_scale == 1 else RECIPES[preset].scaled(epochs_scale)
+    if bs is not None and bs < 2: raise ValueError(f'{bs} tiles in a batch: there must be at least 2')
+    if bs is not None: recipe = replace(recipe, stages=tuple(replace(s, bs=bs) for s in recipe.stages))
     return replace(recipe, **{k: v for k, v in dict(folds=folds, encoder=encoder).items() if v is not None})
 
 # %% ../nbs/05_submission.ipynb #22772301
@@ -382,16 +387,20 @@ def prepare_out(
     settings: dict, # of this run, ready for JSON: an earlier run is resumed only with the same
     overwrite: bool=False, # replace what an earlier run left there
     resume: bool=False, # go on with what an earlier run left there
+    need: int=0, # room that the run will take, bytes
 ) -> Path: # the folder, there and ready
     "Make room for a run; an earlier one is never lost by accident."
     out = Path(out)
     about = out/'run.json'
+    nearest = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    if (free := shutil.disk_usage(nearest).free) < need: raise OSError(f'{out}: {need / 1e6:.0f} MB are needed there and {free / 1e6:.0f} MB are free; make room, or choose another --out')
     if out.exists() and not out.is_dir(): raise FileExistsError(f'{out}: a file, but a folder is needed')
     if out.is_dir() and any(out.iterdir()):
         if resume:
             try: before = json.loads(about.read_text())
             except (OSError, ValueError): raise FileExistsError(f'{out}: holds files, but no run that could be resumed (no readable run.json); choose another --out, or say --overwrite') from None
             now = json.loads(json.dumps(settings))
+            if 'recipe' in now and _read_run(out)[1] == Recipe.read(now['recipe']): before['recipe'] = now['recipe']  # written by an older version
             if wrong := [k for k in now if before.get(k) != now[k]]: raise ValueError(f'{out}: the run there has another {wrong[0]}' + (f' ({before["recipe"]["name"]}, {before["recipe"]["folds"]} folds)' if wrong[0] == 'recipe' else '') + '; give the same flags and data, or choose another --out')
             return out
         if not overwrite: raise FileExistsError(f'{out}: holds files already; choose another --out, or say --resume to go on with that run or --overwrite to replace it')
@@ -433,6 +442,12 @@ def _check(recipe: Recipe, tiles: Tiles, start: str | Path | None, out: str | Pa
     if recipe.how == 'pad' and side > most: raise ValueError(f'tiles of {side} pixels a side; the recipe {recipe.name} takes up to {most}: cut them into smaller ones')
     if start is not None and Path(start).resolve() == Path(out).resolve(): raise ValueError(f'{out}: the run to go on from is there; choose another --out')
 
+def _bytes(model: Unet) -> int: return 4 * sum(p.numel() for p in model.parameters())
+
+def _room(recipe: Recipe, size: int, folds: int) -> int: # bytes
+    "What a run writes: for each fold its snapshots, the best network and an ensemble's share; one checkpoint and its draft; some pictures."
+    return size * folds * (2 * recipe.snapshots + 1) + 2 * 4 * size + 2**24
+
 def _named(device: torch.device) -> str:
     "A device as one would write it into a table."
     return str(device) if device.type == 'cpu' else torch.cuda.get_device_name(device)
@@ -441,7 +456,7 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start) -> tu
     "Check, split, train, and score out of fold what is finished."
     clock = _Clock()
     if recipe.taught and start is None: raise ValueError(f'the recipe {recipe.name} goes on from an earlier run: name its folder by --start')
-    build_model(recipe, weights)
+    size = _bytes(build_model(recipe, weights))
     salt = load_data(find_data() if data is None else data)
     folds = make_folds(salt.train, recipe)
     device = default_device()
@@ -453,7 +468,7 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start) -> tu
     teach = teacher if teacher is None or recipe.taught else lambda k: (teacher.start(k), None)
     if teacher is not None:
         for k in sorted(set(folds.tolist() if only is None else only)): teacher.check(k)
-    out = prepare_out(out, dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=digest, split=_split(folds)) | before, overwrite, resume)
+    out = prepare_out(out, dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=digest, split=_split(folds)) | before, overwrite, resume, _room(recipe, size, recipe.folds if only is None else len(only)))
     clock('loading')
     train_folds(salt.train, folds, recipe, out/'networks', weights, seed, only, resume, teach, data=digest, **before)
     clock('training')
@@ -513,7 +528,7 @@ def train_all(
 ) -> Ensemble: # also in `out`/ensemble
     "Train on all labelled tiles; nothing is left to score the result with."
     if recipe.taught: raise ValueError(f'the recipe {recipe.name} is taught fold by fold; there is no teacher for all tiles')
-    build_model(recipe, weights)
+    size = _bytes(build_model(recipe, weights))
     salt = load_data(find_data() if data is None else data)
     about = dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=salt.train.sha256(), folds='none')
     _check(recipe, salt.train, start, out)
@@ -522,7 +537,7 @@ def train_all(
         nets, _ = gather_folds(Path(start)/'networks', _read_run(Path(start))[1])
         net = nets[min(nets)][-1]
         about['start'] = net.meta['sha256']
-    out = prepare_out(out, about, overwrite, resume)
+    out = prepare_out(out, about, overwrite, resume, _room(recipe, size, 1))
     with tqdm(total=total_tiles(recipe, int((salt.train.images.max((1, 2)) > 0).sum())), desc='training', unit='tile', disable=None) as bar:
         paths, history = train_fold(salt.train, None, recipe, out/'networks', recipe.folds, weights, seed, bar, resume=resume, start=net, data=about['data'])
     ensemble = Ensemble([average_weights(paths)] if recipe.average else [load_network(p) for p in paths])

@@ -14,7 +14,9 @@ import importlib.resources
 import io
 import json
 import random
+import signal
 import subprocess
+import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +27,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from fastai.basics import AvgMetric, Callback, CancelEpochException, CancelValidException, DataLoader, DataLoaders, L, Learner, default_device, set_seed
+from fastai.basics import AvgMetric, Callback, CancelBatchException, CancelEpochException, CancelValidException, DataLoader, DataLoaders, L, Learner, default_device, set_seed
 from fastai.callback.progress import ProgressCallback
 import fastai.callback.schedule  # gives `Learner` its fit_one_cycle and lr_find
 from fastai.optimizer import Adam
@@ -33,7 +35,7 @@ from tqdm.auto import tqdm
 
 from .data import Tiles
 from .losses import LOSSES, tile_scores
-from .model import BLOCKS, HEADS, Unet, WeightsError, create_encoder, frame, save_network, unframe, write_atomically
+from .model import BLOCKS, HEADS, Unet, WeightsError, create_encoder, frame, out_of_memory, save_network, unframe, write_atomically
 
 # %% ../nbs/03_training.ipynb #8a91eada
 class TileLoader(DataLoader):
@@ -51,13 +53,14 @@ class TileLoader(DataLoader):
         if not 0 <= n_more < bs: raise ValueError(f'a batch of {bs} tiles cannot hold {n_more} further ones beside its own')
         parts = [tiles] if more is None else [tiles, more]
         self.x, self.y = (torch.from_numpy(np.concatenate(a)).to(device) for a in ([t.images for t in parts], [t.masks.view(np.uint8) for t in parts]))
-        self.n_more = n_more
+        self.ids, self.now, self.n_more = [i for t in parts for i in t.ids], [], n_more
         super().__init__(range(len(tiles)), bs=min(bs - n_more, len(tiles)), shuffle=shuffle, drop_last=shuffle, device=device, after_batch=prepare)
 
     def create_batches(self, samples):
         for idx in self.chunkify(samples):
             lot = torch.randint(self.n, len(self.x), (self.n_more,)) if self.n_more else torch.tensor([], dtype=torch.long)
-            idx = torch.cat([torch.tensor(idx), lot]).to(self.x.device)
+            idx = torch.cat([torch.tensor(idx), lot])
+            self.now, idx = idx.tolist(), idx.to(self.x.device)
             yield self.x[idx], self.y[idx]
 
 # %% ../nbs/03_training.ipynb #d9af1a4e
@@ -160,7 +163,7 @@ class StopOnNaN(Callback):
     "Raises before the optimiser's step when the loss is not finite: the weights stay as they were."
     def after_loss(self):
         if self.training and not torch.isfinite(self.loss_grad):
-            raise FloatingPointError(f'the loss became {self.loss_grad.item()} in epoch {self.epoch}, batch {self.iter}; try a lower learning rate')
+            raise FloatingPointError(f'the loss became {self.loss_grad.item()} in epoch {self.epoch}, batch {self.iter}; the weights are those of the batch before: try a lower learning rate, or look at the tiles {" ".join(self.dl.ids[i] for i in self.dl.now)}')
 
 # %% ../nbs/03_training.ipynb #c53f09be
 class Autocast(Callback):
@@ -258,6 +261,12 @@ class Recipe:
     average: bool=False # one network of the snapshots' mean weights, instead of all of them
     every: int=5 # epochs between two looks at the unseen tiles; the last epoch of a fit always has one
 
+    @classmethod
+    def read(cls, values: dict) -> 'Recipe': # what a version did not know that wrote it has its default
+        "A recipe from what JSON kept of it."
+        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain | dict(stages=tuple(Stage(**s) for s in values['stages'])))
+
     def scaled(self, factor: float) -> 'Recipe': # epochs multiplied, at least 1 each; no more snapshots than the last stage has epochs
         "The same recipe, shorter or longer."
         stages = tuple(replace(s, epochs=max(1, round(s.epochs * factor))) for s in self.stages)
@@ -318,13 +327,15 @@ def _write_checkpoint(path: Path, state: dict):
 
 def _read_checkpoint(path: Path) -> dict:
     "Read a training's state back, or a `WeightsError` that names the file."
-    raw = path.read_bytes()
+    try: raw = path.read_bytes()
+    except OSError as e: raise WeightsError(f'{path}: cannot be read ({e.strerror})') from None
     if hashlib.sha256(raw[64:]).hexdigest().encode() != raw[:64]: raise WeightsError(f'{path}: damaged; remove it to train this fold again from the start')
-    return torch.load(io.BytesIO(raw[64:]), map_location='cpu', weights_only=True)
+    try: return torch.load(io.BytesIO(raw[64:]), map_location='cpu', weights_only=True)
+    except Exception as e: raise WeightsError(f'{path}: not a checkpoint ({type(e).__name__}); remove it to train this fold again from the start') from None
 
 # %% ../nbs/03_training.ipynb #675522ae
 class Checkpoint(Callback):
-    "After each epoch: its row in the log, and the files from which a training goes on or is used."
+    "After each epoch its row in the log, and the files from which a training goes on or is used; these also when it is asked to stop."
     order = 70  # after fastai's Recorder, which has the losses then
     def __init__(self,
         path: Path, # of the checkpoint; the networks' files stand beside it
@@ -337,18 +348,54 @@ class Checkpoint(Callback):
         self.path, self.state, self.keep, self.every, self.back, self.meta = Path(path), state, keep, every, back, meta
 
     def before_fit(self):
+        self.asked, self.handlers = None, {}
+        if threading.current_thread() is threading.main_thread(): self.handlers = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) != signal.SIG_IGN}
         if self.back is None: return
         self.model.load_state_dict(self.back['model'])
         device = next(self.model.parameters()).device
         memory = [{k: v.to(device) if isinstance(v, Tensor) else v for k, v in m.items()} for m in self.back['opt']['state']]
         self.opt.load_state_dict(dict(state=memory, hypers=L(self.back['opt']['hypers'])))
+        self.set_back(self.back['random'])
+
+    def set_back(self, numbers: dict):
+        "The sources of random numbers, and the smoothed loss."
         self.recorder.smooth_loss.count, self.recorder.smooth_loss.val = self.back['smooth']
-        _set_random_state(self.back['random'], self.learn)
+        _set_random_state(numbers, self.learn)
+
+    def ask(self, signum: int, _):
+        "Somebody wants the process to stop: after this batch, or, asked twice, now."
+        if self.asked: self.obey()
+        self.asked = signum
+
+    def obey(self):
+        "Let the signal do what it does without us."
+        self.after_fit()
+        signal.raise_signal(self.asked)
+
+    def after_fit(self):
+        for s, handler in self.handlers.items(): signal.signal(s, handler or signal.SIG_DFL)
+        self.handlers = {}
 
     def before_epoch(self):
         self.skip = self.back is not None and self.epoch <= self.back['epoch']
         if self.skip: raise CancelEpochException
-        self.began = time.perf_counter()
+        at = self.back and self.back.get('within')
+        self.within = at if at and self.epoch == self.back['epoch'] + 1 else dict(done=0, seconds=0.)
+        self.began = time.perf_counter() - self.within['seconds']
+
+    def before_train(self):
+        if self.within['done']: _set_random_state(self.within['order'], self.learn)
+        self.dealt = _random_state(self.learn)
+
+    def before_batch(self):
+        if self.training and self.iter < self.within['done']: raise CancelBatchException
+
+    def after_batch(self):
+        if not self.training: return
+        passed = self.iter < self.within['done']
+        if passed and self.iter + 1 == self.within['done']: self.set_back(self.back['random'])
+        if self.asked and not passed: self.save(self.epoch - 1, dict(done=self.iter + 1, order=self.dealt, seconds=time.perf_counter() - self.began))
+        if self.asked: self.obey()
 
     def before_validate(self):
         if not self.every or ((self.epoch + 1) % self.every and self.epoch + 1 < self.n_epoch): raise CancelValidException
@@ -367,8 +414,13 @@ class Checkpoint(Callback):
         if score > self.state['best']:
             self.state['best'] = score
             save_network(f'{stem}-best', self.learn.model, epoch=self.epoch, chosen_by='the score of the unseen tiles: not to be reported', **self.meta)
+        self.save(self.epoch)
+        if self.asked: self.obey()
+
+    def save(self, epoch: int, within: dict | None=None):
+        "All that is needed to go on after an epoch, and after some batches of the next one."
         opt, plain = self.opt.state_dict(), lambda v: v.item() if isinstance(v, np.generic) else v
-        _write_checkpoint(self.path, self.state | dict(epoch=self.epoch, model=self.learn.model.state_dict(), opt=dict(state=list(opt['state']), hypers=[{k: plain(v) for k, v in h.items()} for h in opt['hypers']]), smooth=(self.recorder.smooth_loss.count, self.recorder.smooth_loss.val), random=_random_state(self.learn)))
+        _write_checkpoint(self.path, self.state | dict(epoch=epoch, within=within, model=self.learn.model.state_dict(), opt=dict(state=list(opt['state']), hypers=[{k: plain(v) for k, v in h.items()} for h in opt['hypers']]), smooth=(self.recorder.smooth_loss.count, self.recorder.smooth_loss.val), random=_random_state(self.learn)))
 
 # %% ../nbs/03_training.ipynb #5c445605
 class Progress(Callback):
@@ -411,6 +463,9 @@ def fit_stage(
     learn.freeze_to(stage.frozen)
     try: learn.fit_one_cycle(stage.epochs, [stage.lr / d for d in recipe.lr_div], div=recipe.div, div_final=recipe.div_final,
                              pct_start=recipe.pct_start, moms=recipe.moms, wd=stage.wd, cbs=list(cbs))
+    except (RuntimeError, MemoryError) as e:
+        if not out_of_memory(e): raise
+        raise MemoryError(f'not enough memory for batches of {stage.bs} tiles in frames of {stage.size} pixels; take {max(stage.bs // 2, 1)} (--batch-size {max(stage.bs // 2, 1)}), or a smaller encoder') from None
     finally: learn.autocast.after_fit()
     return learn
 
@@ -434,6 +489,7 @@ def _go_on(model: Unet, start: Unet, recipe: Recipe):
     "Give a new network the weights of a trained one of the same architecture."
     shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (model, start)]
     if shapes[0] != shapes[1]: raise ValueError(f'recipe {recipe.name}: the network to go on from has another architecture')
+    if (how := start.meta.get('how', recipe.how)) != recipe.how: raise ValueError(f'recipe {recipe.name}: frames tiles by {recipe.how!r}; the network to go on from knows them by {how!r}')
     model.load_state_dict(start.state_dict())
     model.encoder.started_from = dict(source='network', sha256=start.meta.get('sha256'), before=start.encoder.started_from)
 
@@ -448,6 +504,11 @@ def commit() -> str | None: # none outside of a checkout
 
 # %% ../nbs/03_training.ipynb #413f3a5f
 _OTHER = 'was made with other data or settings; resume with the same ones, or start in another folder'
+
+def _same(a: str, b: str) -> bool:
+    "Whether two records of settings, in JSON, mean the same training."
+    a, b = ({**d, 'recipe': Recipe.read(d['recipe'])} for d in map(json.loads, (a, b)))
+    return a == b
 
 # %% ../nbs/03_training.ipynb #d3db8fa8
 def train_fold(
@@ -477,15 +538,15 @@ def train_fold(
     if not resume: log.unlink(missing_ok=True); path.unlink(missing_ok=True)
     if resume and log.exists():
         done = json.loads(log.read_text())
-        if done['about'] != about: raise ValueError(f'{log}: {_OTHER}')
+        if not _same(done['about'], about): raise ValueError(f'{log}: {_OTHER}')
         if bar is not None: bar.update(total_tiles(recipe, len(train)))
         return [folder/p for p in done['paths']], pd.DataFrame(done['rows'])
     back = _read_checkpoint(path) if resume and path.exists() else None
-    if back and back['about'] != about: raise ValueError(f'{path}: {_OTHER}')
+    if back and not _same(back['about'], about): raise ValueError(f'{path}: {_OTHER}')
     set_seed(1000 * seed + fold)
     model = build_model(recipe, weights)
     if start is not None: _go_on(model, start, recipe)
-    state = {k: v for k, v in back.items() if k not in ('epoch', 'model', 'opt', 'smooth', 'random')} if back else dict(about=about, rows=[], paths=[], best=-1., at=None, start=None, keep=0)
+    state = {k: v for k, v in back.items() if k not in ('epoch', 'within', 'model', 'opt', 'smooth', 'random')} if back else dict(about=about, rows=[], paths=[], best=-1., at=None, start=None, keep=0)
     if bar is not None: bar.update(sum(total_tiles(replace(recipe, stages=(replace(recipe.stages[r['stage']], epochs=1, cycles=1),)), len(train)) for r in state['rows']))
     meta = meta | dict(how=recipe.how, recipe=recipe.name, fold=fold, seed=seed, stages=[asdict(s) for s in recipe.stages], commit=commit(), seen=''.join(train.keys())) | ({} if pseudo is None else dict(pseudo=''.join(pseudo.keys())))
     for i, stage in enumerate(recipe.stages):

@@ -1,4 +1,5 @@
 "The command as its users meet it: a process with an exit code, two streams and files."
+import hashlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from faults import fault
 from salt_tgs.data import make_default_data
 
 COMMAND = Path(sys.executable).with_name('salt-tgs')
@@ -53,11 +55,13 @@ def test_run_writes_everything(finished, tiles):
     assert page.count('data:image/png;base64') == 6 and 'src="http' not in page and 'href="http' not in page
 
 
+@fault('a new run over an old one')
 def test_run_does_not_overwrite(finished, tiles):
-    before = {p: p.stat().st_mtime_ns for p in finished.rglob('*')}
+    def state(): return {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in finished.rglob('*') if p.is_file()}
+    before = state()
     p = salt('run', '--data', tiles, '--out', finished, code=1)
     assert 'overwrite' in p.stderr and p.stderr.count('\n') == 1
-    assert before == {p: p.stat().st_mtime_ns for p in finished.rglob('*')}
+    assert state() == before
 
 
 def test_predict(finished, tmp_path):
@@ -96,6 +100,7 @@ def test_submit(finished, tiles, tmp_path, answer, code, words):
     assert words in p.stdout + p.stderr and 'Traceback' not in p.stderr
 
 
+@fault('invalid submission')
 def test_submit_checks_first(tiles, tmp_path):
     (tmp_path/'submission.csv').write_text('id,rle_mask\n')
     assert 'does not know' in salt('submit', tmp_path/'submission.csv', '--data', tiles, code=1).stderr
@@ -113,6 +118,8 @@ def test_submit_checks_first(tiles, tmp_path):
     (('run', '--folds', 'two'), 2, 'at least 2'),
     (('run', '--folds', '1'), 2, 'at least 2'),
     (('run', '--epochs-scale', '0'), 1, 'above 0'),
+    (('run', '--batch-size', '1'), 1, 'at least 2'),
+    (('predict', '/dev/zero', '--out', 'x'), 1, 'not a file'),
     (('run', '--resume', '--overwrite'), 2, 'not allowed with'),
     (('train', '--only-folds', '7'), 1, 'no fold 7'),
     (('train', '--preset', 'taught'), 1, '--start'),
@@ -157,6 +164,31 @@ def test_interrupt(monkeypatch):
     assert cli.main(['check-data', 'x']) == 130
 
 
+@fault('not repeatable')
 def test_a_seed_repeats_a_run(finished, tiles, tmp_path):
     salt('run', '--data', tiles, '--out', tmp_path/'again', '--folds', 2)
     assert (tmp_path/'again'/'submission.csv').read_bytes() == (finished/'submission.csv').read_bytes()
+    nets = [{p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (out/'ensemble').glob('*.safetensors')} for out in (finished, tmp_path/'again')]
+    assert nets[0] == nets[1] and nets[0]
+
+
+@fault('invalid submission')
+def test_an_independent_reader_agrees(finished, tiles):
+    rows = [line.split(',') for line in (finished/'submission.csv').read_text().splitlines()]
+    sample = [line.split(',')[0] for line in (tiles/'sample_submission.csv').read_text().splitlines()]
+    assert rows[0] == ['id', 'rle_mask'] and [r[0] for r in rows] == sample and {len(r) for r in rows} == {2}
+    for _, text in rows[1:]:
+        nums, last = [int(n) for n in text.split()], 0
+        assert len(nums) % 2 == 0
+        for start, length in zip(nums[::2], nums[1::2]):
+            assert start > last and length >= 1
+            last = start + length
+        assert last <= 101 * 101 + 1
+
+
+def test_check_data_for_programs(tiles, tmp_path):
+    assert json.loads(salt('check-data', tiles, '--format', 'json').stdout)['problems'] == []
+    root = shutil.copytree(tiles, tmp_path/'tiles')
+    (root/'depths.csv').unlink()
+    found = json.loads(salt('check-data', root, '--format', 'json', code=1).stdout)
+    assert found['ok'] is False and 'depths.csv' in found['problems'][0]

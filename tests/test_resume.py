@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from faults import fault
 from test_cli import COMMAND, salt
 
 
@@ -23,20 +24,45 @@ def unbroken(tiles, tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize('round', range(3))
+def start(tiles, out):
+    "A training of which the first epoch is done, in a process that hears Ctrl-C."
+    p = subprocess.Popen(train(tiles, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    began = time.monotonic()
+    while not list(out.glob('networks/*.checkpoint')) and p.poll() is None and time.monotonic() < began + 120: time.sleep(.02)
+    return p
+
+
+def same_end(out, unbroken):
+    "Weights and log of a training that was never stopped."
+    assert weights(out) == weights(unbroken)
+    rows, whole = (json.loads((o/'networks'/'fold0.json').read_text())['rows'] for o in (out, unbroken))
+    assert [{k: v for k, v in r.items() if k != 'seconds'} for r in rows] == [{k: v for k, v in r.items() if k != 'seconds'} for r in whole]
+
+
+@pytest.mark.parametrize('signum, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@fault('stop and go on')
+def test_asked_to_stop(unbroken, tiles, tmp_path, signum, code):
+    out = tmp_path/'out'
+    p = start(tiles, out)
+    time.sleep(random.Random(time.time_ns()).uniform(0, 1))
+    p.send_signal(signum)
+    assert (p.wait(60), p.stderr.read()) == (code, 'interrupted; the same command with --resume goes on\n')
+    salt(*train(tiles, out, '--resume')[1:])
+    same_end(out, unbroken)
+
+
+@pytest.mark.parametrize('round', range(2))
+@fault('stop and go on')
 def test_killed_and_resumed(unbroken, tiles, tmp_path, round):
     out, rng = tmp_path/'out', random.Random(time.time_ns())
-    p = subprocess.Popen(train(tiles, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    start = time.monotonic()
-    while not list(out.glob('networks/*.checkpoint')) and p.poll() is None and time.monotonic() < start + 120: time.sleep(.02)
-    time.sleep(delay := rng.uniform(0, 3))
+    p = start(tiles, out)
+    time.sleep(rng.uniform(0, 3))
     p.send_signal(signal.SIGKILL); p.wait(60)
     salt(*train(tiles, out, '--resume')[1:])
-    assert weights(out) == weights(unbroken), f'killed {delay:.3f} s after the first epoch'
-    rows, whole = (json.loads((o/'networks'/'fold0.json').read_text())['rows'] for o in (out, unbroken))
-    assert [(r['stage'], r['cycle'], r['epoch']) for r in rows] == [(r['stage'], r['cycle'], r['epoch']) for r in whole]
+    same_end(out, unbroken)
 
 
+@fault('stop and go on')
 def test_resume_wants_the_same_settings(unbroken, tiles):
     before = weights(unbroken)
     assert 'another recipe' in salt(*train(tiles, unbroken, '--resume', '--preset', 'shipped')[1:], code=1).stderr
@@ -45,6 +71,7 @@ def test_resume_wants_the_same_settings(unbroken, tiles):
     assert weights(unbroken) == before
 
 
+@fault('corrupt or cut weights')
 def test_a_damaged_checkpoint_is_named(tiles, tmp_path):
     from salt_tgs.training import _read_checkpoint, _write_checkpoint
     from salt_tgs.model import WeightsError
