@@ -17,7 +17,7 @@ import torch
 from salt_tgs.ensemble import Ensemble
 from salt_tgs.model import save_network, write_atomically
 from salt_tgs.submission import gather_folds
-from salt_tgs.training import Recipe, Stage
+from salt_tgs.training import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS, RESULTS = ROOT/'salt_tgs'/'weights', ROOT/'nbs'/'results'
@@ -55,8 +55,7 @@ def main():
     what.add_argument('--teachers', type=Path, metavar='DIR')
     args = p.parse_args()
     run = args.run.resolve()
-    recipe = json.loads((run/'run.json').read_text())['recipe']
-    recipe = Recipe(**recipe | dict(stages=[Stage(**s) for s in recipe['stages']]))
+    recipe = Recipe.read(json.loads((run/'run.json').read_text())['recipe'])
     folder = keep(run, recipe, args.teachers) if args.teachers else ship(run, args.folds.resolve())
     print(f"{folder}: {sum(f.stat().st_size for f in folder.rglob('*') if f.is_file()) / 1e6:.1f} MB")
 
