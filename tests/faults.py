@@ -43,5 +43,6 @@ def marked() -> dict: # fault -> names of the tests that are marked with it
 
 def table() -> str: # Markdown
     "The page of faults: one row each."
-    rows = [f'| {name} | {FAULTS[name]} | {"<br>".join(f"`{t}`" for t in tests)} |' for name, tests in marked().items()]
+    code = lambda test: f'<code>{test.replace("::", "::<wbr>").replace("_", "_<wbr>")}</code>'  # may be broken there
+    rows = [f'| **{name}** | {FAULTS[name]} | {"<br>".join(map(code, tests))} |' for name, tests in marked().items()]
     return '\n'.join(['| fault | what happens | tests |', '|---|---|---|', *rows])
