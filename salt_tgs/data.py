@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 # %% ../nbs/00_data.ipynb #7bc62562
 SIZE = 101  # height and width of a TGS tile, pixels
@@ -164,6 +164,7 @@ def _open_png(
         if max(img.size) > max_side: raise DataError(f'{name}: {img.width} x {img.height} pixels, more than {max_side} a side: cut it into smaller ones')
         img.load()
     except DataError: raise
+    except UnidentifiedImageError: raise DataError(f'{name}: not a readable PNG image') from None
     except Exception as e: raise DataError(f'{name}: not a readable PNG image ({e or type(e).__name__})') from None
     if not raw.rstrip(b'\0').endswith(_PNG_END): raise DataError(f'{name}: the PNG image is cut short')
     return img
