@@ -171,6 +171,9 @@ def test_other_networks_are_refused(saved, tmp_path, tiles):
         about.write_text(json.dumps(meta | wrong))
         with pytest.raises(WeightsError, match='wide'): load_network(path)
     about.write_text(json.dumps(meta))
+    ensemble = shutil.copytree(saved, tmp_path/'ensemble')
+    (ensemble/'member00.json').write_text(json.dumps({k: v for k, v in other.items() if k != 'size'}))  # found by a flipped bit in that word
+    with pytest.raises(WeightsError, match='member00.json'): Ensemble.load(ensemble)
     pad, resize = save_network(tmp_path/'pad', small(), size=128, how='pad'), save_network(tmp_path/'resize', small(), size=128, how='resize')
     with pytest.raises(WeightsError, match='frames'): average_weights([pad, resize])
     some, recipe = load_data(tiles).train[:20], RECIPES['quick']
