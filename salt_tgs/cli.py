@@ -114,7 +114,9 @@ def predict_command(
     for path in map(Path, args.images):
         if path.stem in images: raise DataError(f'{path}: a second image of the name {path.stem}; results would overwrite each other')
         if path.exists() and not path.is_file(): raise DataError(f'{path}: not a file; name PNG images')
-        try: images[path.stem] = read_image(path.read_bytes() if path.stat().st_size < 2**24 else b'', str(path), MAX_SIDE)
+        try:
+            if (size := path.stat().st_size) > 2**24: raise DataError(f'{path}: {size} bytes are too many for a tile')
+            images[path.stem] = read_image(path.read_bytes(), str(path), MAX_SIDE)
         except OSError as e: raise DataError(f'{path}: {e.strerror or e}') from None
         h, w = images[path.stem].shape
         if min(h, w) < MIN_SIDE: raise DataError(f'{path}: {w} x {h} pixels; `predict` takes tiles of at least {MIN_SIDE} a side')

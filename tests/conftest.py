@@ -6,8 +6,8 @@ from hypothesis import settings
 
 from salt_tgs.data import make_default_data
 
-settings.register_profile('explore', max_examples=5000, deadline=None)  # by hand: pytest --hypothesis-profile=explore -m hypothesis
-if not settings.get_current_profile_name() == 'ci': settings.register_profile('default', deadline=None); settings.load_profile('default')
+settings.register_profile('explore', max_examples=5000, deadline=None)  # by hand: pytest -m hypothesis --hypothesis-profile=explore
+if settings.get_current_profile_name() != 'ci': settings.register_profile('default', deadline=None); settings.load_profile('default')
 
 
 def pytest_configure(config):

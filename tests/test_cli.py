@@ -186,6 +186,11 @@ def test_an_independent_reader_agrees(finished, tiles):
         assert last <= 101 * 101 + 1
 
 
+def test_predict_reads_no_huge_file(tmp_path):
+    with open(tmp_path/'tile.png', 'wb') as f: f.truncate(2**25)
+    assert 'too many for a tile' in salt('predict', tmp_path/'tile.png', '--out', tmp_path/'out', code=1).stderr
+
+
 def test_check_data_for_programs(tiles, tmp_path):
     assert json.loads(salt('check-data', tiles, '--format', 'json').stdout)['problems'] == []
     root = shutil.copytree(tiles, tmp_path/'tiles')

@@ -130,10 +130,11 @@ def test_flipped_and_cut_files_are_named(copy, tmp_path):
         path.write_bytes(raw)
 
 
+FEW = settings(max_examples=max(40, settings().max_examples * (settings().max_examples > 1000)))  # a network is slow to build; all of them when exploring
 json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8), lambda v: st.lists(v, max_size=4) | st.dictionaries(st.text(max_size=8), v, max_size=3), max_leaves=6)
 
 
-@settings(max_examples=settings().max_examples if settings().max_examples > 1000 else 40)
+@FEW
 @given(st.sampled_from(['architecture', 'encoder', 'block', 'head', 'decoder_channels', 'mean', 'std', 'sha256', 'size', 'how', 'started_from', 'recipe']), json_values)
 @fault('wrong weights for the network')
 def test_any_manifest_is_a_network_or_an_error(saved, key, value):
@@ -146,7 +147,7 @@ def test_any_manifest_is_a_network_or_an_error(saved, key, value):
     else: assert key in ('started_from', 'recipe') or value == meta[key] or key == 'size' and 32 <= value <= 4096
 
 
-@settings(max_examples=settings().max_examples if settings().max_examples > 1000 else 40)
+@FEW
 @given(st.binary(max_size=200) | st.tuples(st.integers(0), st.integers(1, 255)))
 @fault('corrupt or cut weights')
 def test_any_sealed_bytes_are_a_network_or_an_error(saved, change):
