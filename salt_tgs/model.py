@@ -169,13 +169,14 @@ class Encoder(nn.Module):
     def __init__(self,
         name: str='resnet34', # as timm knows it
         weights: str | Path | None=None, # 'imagenet', a file, or none for random; the internet is never asked
+        drop_path: float=0., # chance that a tile skips the deepest block in training; shallower ones less
     ):
         import timm
         super().__init__()
         if name not in timm.list_models():
             close = difflib.get_close_matches(name, timm.list_models(), 3)
             raise WeightsError(f'unknown encoder {name!r}; ' + (f'did you mean {", ".join(close)}?' if close else '`timm.list_models()` lists them'))
-        try: self.net = timm.create_model(name, pretrained=False, features_only=True)
+        try: self.net = timm.create_model(name, pretrained=False, features_only=True, **dict(drop_path_rate=drop_path) if drop_path else {})
         except Exception as e: raise WeightsError(f'encoder {name} does not give a pyramid of features ({e})') from None
         info, cfg = self.net.feature_info, timm.get_pretrained_cfg(name)
         if info.reduction() != [2, 4, 8, 16, 32]: raise WeightsError(f'encoder {name} halves the picture to 1/{info.reduction()}; this U-Net needs 1/[2, 4, 8, 16, 32]')
@@ -209,13 +210,14 @@ class Encoder(nn.Module):
 def create_encoder(
     name: str='resnet34', # as timm knows it
     weights: str | Path | None=None, # 'imagenet', a file, or none for random
+    drop_path: float=0., # chance that a tile skips the deepest block in training; shallower ones less
 ) -> Encoder: # with the attributes name, channels, started_from
     """An encoder by name.
 
     >>> create_encoder('tf_efficientnet_lite0').channels
     [16, 24, 40, 112, 320]
     """
-    return Encoder(name, weights)
+    return Encoder(name, weights, drop_path)
 
 # %% ../nbs/01_model.ipynb #fde8f9d5
 class SCSE(nn.Module):

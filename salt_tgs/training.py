@@ -246,6 +246,7 @@ class Recipe:
     decoder_channels: tuple[int, ...]=(64, 48, 32, 24) # of the decoder's blocks, coarse to fine
     block: str='ConvUnetBlock' # a name in `BLOCKS`
     head: str='UpHead' # a name in `HEADS`
+    drop_path: float=0. # chance that a tile skips the deepest block of the encoder in training; shallower ones less
     how: str='pad' # how tiles are framed: 'pad' or 'resize'
     augment: tuple[str, ...]=('flip', 'warp', 'light') # names in `AUGMENT`
     taught: float=0. # share of each batch whose masks a teacher drew; above 0 a fold goes on from its teacher
@@ -475,7 +476,7 @@ def build_model(
     weights: str | Path | None='imagenet', # what the encoder starts from: 'imagenet', a file, or none for random
 ) -> Unet: # not trained yet
     "The network that a recipe asks for."
-    return Unet(create_encoder(recipe.encoder, weights), recipe.decoder_channels, BLOCKS[recipe.block], HEADS[recipe.head])
+    return Unet(create_encoder(recipe.encoder, weights, recipe.drop_path), recipe.decoder_channels, BLOCKS[recipe.block], HEADS[recipe.head])
 
 # %% ../nbs/03_training.ipynb #5e1f0a77
 def _fingerprint(model: Unet) -> str: # 64 hexadecimal digits
