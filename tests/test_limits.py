@@ -1,7 +1,5 @@
 "Too little memory, too little disk, numbers that are none: each ends in one line that says what to do, and nothing is lost."
 import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -10,51 +8,52 @@ import pytest
 import torch
 
 from faults import fault
+from forked import Forked, run
+from salt_tgs import submission, training
 from salt_tgs.model import load_network
 from salt_tgs.training import _read_checkpoint
-from test_cli import COMMAND, salt
 
 
-def train(tiles, out): return [COMMAND, 'train', '--data', tiles, '--out', out, '--folds', '2', '--only-folds', '0', '--epochs-scale', '0.5']  # an epoch of cross entropy, two of Lovász
+def train(tiles, out): return ['train', '--data', tiles, '--out', out, '--folds', '2', '--only-folds', '0', '--epochs-scale', '0.5']  # an epoch of cross entropy, two of Lovász
 
 
-def inside(prepare, args, **kw):
-    "The command in a process of its own, in which something was prepared first."
-    code = f'import sys\nfrom salt_tgs import cli, submission, training\n{prepare}\nsys.exit(cli.main(sys.argv[1:]))'
-    return subprocess.run([sys.executable, '-W', 'ignore', '-c', code, *map(str, args)], capture_output=True, text=True, timeout=300, **kw)
+def one_line(err, *words):
+    assert err.count('\n') == 1, err
+    for w in words: assert w in err
 
 
-def one_line(p, *words):
-    assert p.returncode == 1 and p.stderr.count('\n') == 1, p.stderr
-    for w in words: assert w in p.stderr
+def infinite():
+    good, calls = training.LOSSES['symmetric_lovasz'], []
+    def broken(z, y): calls.append(0); return good(z, y) * (float('inf') if len(calls) == 2 else 1)
+    training.LOSSES['symmetric_lovasz'] = broken
 
 
 @fault('NaN or infinite loss')
 def test_not_a_number(tiles, tmp_path):
-    out, args = tmp_path/'out', train(tiles, tmp_path/'out')[1:]
-    p = inside('good, calls = training.LOSSES["symmetric_lovasz"], []\n'
-               'def broken(z, y): calls.append(0); return good(z, y) * (float("inf") if len(calls) == 2 else 1)\n'
-               'training.LOSSES["symmetric_lovasz"] = broken', args)
-    one_line(p, 'became inf in epoch', 'batch', 'learning rate', 'tiles')
-    ids = p.stderr.split('tiles ')[-1].split()
+    out = tmp_path/'out'
+    err = run(train(tiles, out), infinite, code=1)
+    one_line(err, 'became inf in epoch', 'batch', 'learning rate', 'tiles')
+    ids = err.split('tiles ')[-1].split()
     sample = {line.split(',')[0] for line in (tiles/'train.csv').read_text().splitlines()}
     assert len(ids) > 1 and set(ids) <= sample
     state = _read_checkpoint(out/'networks'/'fold0.checkpoint')
     assert all(v.isfinite().all() for v in state['model'].values())
     load_network(out/'networks'/'fold0-best')
-    salt(*args, '--resume')
+    run([*train(tiles, out), '--resume'])
+
+
+def little_memory():
+    fit = training.Learner.fit_one_cycle
+    def narrow(*args, **kw):
+        used = 1024 * int(next(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmSize')))
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, used + 2**26))
+        return fit(*args, **kw)
+    training.Learner.fit_one_cycle = narrow
 
 
 @fault('out of memory')
 def test_training_says_which_batch_to_try(tiles, tmp_path):
-    p = inside('import resource\n'
-               'fit = training.Learner.fit_one_cycle\n'
-               'def narrow(*args, **kw):\n'
-               '    used = 1024 * int(next(l.split()[1] for l in open("/proc/self/status") if l.startswith("VmSize")))\n'
-               '    resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, used + 2**26))\n'
-               '    return fit(*args, **kw)\n'
-               'training.Learner.fit_one_cycle = narrow', train(tiles, tmp_path/'out')[1:])
-    one_line(p, 'not enough memory for batches of 16 tiles', '--batch-size 8')
+    one_line(run(train(tiles, tmp_path/'out'), little_memory, code=1), 'not enough memory for batches of 16 tiles', '--batch-size 8')
 
 
 @fault('out of memory')
@@ -79,18 +78,21 @@ def test_prediction_halves_by_itself(tiles, monkeypatch):
     with pytest.raises(RuntimeError, match='something else'): ensemble.predict(images)
 
 
+def little_room(): submission.shutil.disk_usage = lambda p: type('', (), dict(free=10**6))
+
+def small_files(most): resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY)) # bytes
+
+
 @fault('disk full')
 def test_no_room(tiles, tmp_path):
-    out = tmp_path/'out'
-    one_line(inside('submission.shutil.disk_usage = lambda p: type("", (), dict(free=10**6))', train(tiles, out)[1:]), 'MB are needed', '1 MB are free', '--out')
+    out, masks = tmp_path/'out', tmp_path/'masks'
+    one_line(run(train(tiles, out), little_room, code=1), 'MB are needed', '1 MB are free', '--out')
     assert not out.exists()
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5 * 2**20, resource.RLIM_INFINITY))
-    one_line(inside('', train(tiles, out)[1:], preexec_fn=limit), 'no room', 'networks')
+    one_line(run(train(tiles, out), small_files, 5 * 2**20, code=1), 'no room', 'networks')
     assert sorted(p.name for p in out.rglob('*') if p.is_file()) == ['run.json']
-    salt(*train(tiles, out)[1:], '--resume')
-    p = inside('', ['predict', tile(tmp_path), '--out', tmp_path/'masks'], preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY)))
-    one_line(p, 'no room')
-    assert not [p for p in (tmp_path/'masks').rglob('*') if p.is_file()]
+    run([*train(tiles, out), '--resume'])
+    one_line(run(['predict', tile(tmp_path), '--out', masks], small_files, 10, code=1), 'no room')
+    assert not [p for p in masks.rglob('*') if p.is_file()]
 
 
 def tile(folder):
@@ -101,13 +103,12 @@ def tile(folder):
 
 @fault('dead worker')
 def test_training_starts_no_process(tiles, tmp_path):
-    p = subprocess.Popen(train(tiles, tmp_path/'out'), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    lives, began = {}, time.monotonic()
-    while p.poll() is None and time.monotonic() < began + 120:
+    p, lives, began = Forked(train(tiles, tmp_path/'out')), {}, time.monotonic()
+    while p.running() and time.monotonic() < began + 120:
         for task in Path(f'/proc/{p.pid}/task').glob('*/children'):
             try: children = task.read_text().split()
             except OSError: continue  # that thread has ended
             for c in children: lives.setdefault(c, []).append(time.monotonic())
         time.sleep(.01)
-    assert p.wait(1) == 0
+    assert p.wait(1) == 0, p.stderr()
     assert all(seen[-1] - seen[0] < 2 for seen in lives.values())  # git is asked for the commit, and is gone

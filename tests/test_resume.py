@@ -3,16 +3,15 @@ import hashlib
 import json
 import random
 import signal
-import subprocess
 import time
 
 import pytest
 
 from faults import fault
-from test_cli import COMMAND, salt
+from forked import Forked, run
 
 
-def train(tiles, out, *more): return [COMMAND, 'train', '--data', tiles, '--out', out, '--folds', '2', '--only-folds', '0', '--epochs-scale', '1.5', *more]
+def train(tiles, out, *more): return ['train', '--data', tiles, '--out', out, '--folds', '2', '--only-folds', '0', '--epochs-scale', '1', *more]
 
 def weights(out): return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (out/'networks').glob('*.safetensors')}
 
@@ -20,15 +19,14 @@ def weights(out): return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for
 @pytest.fixture(scope='module')
 def unbroken(tiles, tmp_path_factory):
     out = tmp_path_factory.mktemp('unbroken')/'out'
-    salt(*train(tiles, out)[1:])
+    run(train(tiles, out))
     return out
 
 
 def start(tiles, out):
-    "A training of which the first epoch is done, in a process that hears Ctrl-C."
-    p = subprocess.Popen(train(tiles, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    began = time.monotonic()
-    while not list(out.glob('networks/*.checkpoint')) and p.poll() is None and time.monotonic() < began + 120: time.sleep(.02)
+    "A training of which the first epoch is done."
+    p, began = Forked(train(tiles, out)), time.monotonic()
+    while not list(out.glob('networks/*.checkpoint')) and p.running() and time.monotonic() < began + 120: time.sleep(.02)
     return p
 
 
@@ -45,9 +43,9 @@ def test_asked_to_stop(unbroken, tiles, tmp_path, signum, code):
     out = tmp_path/'out'
     p = start(tiles, out)
     time.sleep(random.Random(time.time_ns()).uniform(0, 1))
-    p.send_signal(signum)
-    assert (p.wait(60), p.stderr.read()) == (code, 'interrupted; the same command with --resume goes on\n')
-    salt(*train(tiles, out, '--resume')[1:])
+    p.signal(signum)
+    assert (p.wait(60), p.stderr()) == (code, 'interrupted; the same command with --resume goes on\n')
+    run(train(tiles, out, '--resume'))
     same_end(out, unbroken)
 
 
@@ -57,17 +55,17 @@ def test_killed_and_resumed(unbroken, tiles, tmp_path, round):
     out, rng = tmp_path/'out', random.Random(time.time_ns())
     p = start(tiles, out)
     time.sleep(rng.uniform(0, 3))
-    p.send_signal(signal.SIGKILL); p.wait(60)
-    salt(*train(tiles, out, '--resume')[1:])
+    p.signal(signal.SIGKILL)
+    assert p.wait(60) == -signal.SIGKILL
+    run(train(tiles, out, '--resume'))
     same_end(out, unbroken)
 
 
 @fault('stop and go on')
 def test_resume_wants_the_same_settings(unbroken, tiles):
     before = weights(unbroken)
-    assert 'another recipe' in salt(*train(tiles, unbroken, '--resume', '--preset', 'shipped')[1:], code=1).stderr
-    assert 'another seed' in salt(*train(tiles, unbroken, '--resume', '--seed', '1')[1:], code=1).stderr
-    assert '--resume' in salt(*train(tiles, unbroken)[1:], code=1).stderr
+    for words, more in (('another recipe', ['--resume', '--preset', 'shipped']), ('another seed', ['--resume', '--seed', 1]), ('--resume', [])):
+        assert words in run(train(tiles, unbroken, *more), code=1)
     assert weights(unbroken) == before
 
 
@@ -84,8 +82,7 @@ def test_a_damaged_checkpoint_is_named(tiles, tmp_path):
 
 
 def test_folds_are_gathered(unbroken, tiles):
-    args = [a if a != '0' else '1' for a in map(str, train(tiles, unbroken, '--resume')[1:])]
-    salt(*args)
+    run([a if a != '0' else '1' for a in map(str, train(tiles, unbroken, '--resume'))])
     m = json.loads((unbroken/'metrics.json').read_text())
     assert m['official']['n'] == 48 and set(m['official']['by_fold']) == {'0', '1'}
     import pandas as pd
