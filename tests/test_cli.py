@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import forked
 from faults import fault
 from salt_tgs.data import make_default_data
 
@@ -59,8 +60,8 @@ def test_run_writes_everything(finished, tiles):
 def test_run_does_not_overwrite(finished, tiles):
     def state(): return {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in finished.rglob('*') if p.is_file()}
     before = state()
-    p = salt('run', '--data', tiles, '--out', finished, code=1)
-    assert 'overwrite' in p.stderr and p.stderr.count('\n') == 1
+    err = forked.run(['run', '--data', tiles, '--out', finished], code=1)
+    assert 'overwrite' in err and err.count('\n') == 1
     assert state() == before
 
 
@@ -75,12 +76,17 @@ def test_predict(finished, tmp_path):
 
 
 def test_evaluate(finished, tiles, tmp_path):
-    assert 'trained on all' in salt('evaluate', tiles, '--weights', finished/'ensemble', code=1).stderr
+    assert 'trained on all' in forked.run(['evaluate', tiles, '--weights', finished/'ensemble'], code=1)
     other = make_default_data(tmp_path/'other', n_train=20, n_test=2, seed=8)
     p = salt('evaluate', other, '--weights', finished/'ensemble', '--out', tmp_path/'scores.csv')
     scores = pd.read_csv(tmp_path/'scores.csv').score
     assert len(scores) == 20 and f'official score {scores.mean():.4f}' in p.stdout and 'larger' in p.stdout
-    assert 'on 48 tiles' in salt('evaluate', tiles, '--weights', finished/'ensemble', '--seen').stdout
+    assert 'on 48 tiles' in forked.run(['evaluate', tiles, '--weights', finished/'ensemble', '--seen'], both_streams)
+
+
+def both_streams(): os.dup2(2, 1)
+
+def only_programs_of(folder): os.environ['PATH'] = f'{folder}:/usr/bin:/bin'; both_streams()
 
 
 @pytest.mark.parametrize('answer, code, words', [
@@ -95,20 +101,23 @@ def test_submit(finished, tiles, tmp_path, answer, code, words):
     shutil.copy(tiles/'sample_submission.csv', tmp_path)
     client = tmp_path/'kaggle'
     client.write_text(f'#!/bin/sh\n{answer}\n'); client.chmod(0o755)
-    env = os.environ | {'PATH': f"{tmp_path}:{os.environ['PATH']}"}
-    p = salt('submit', finished/'submission.csv', '--data', tmp_path, code=code, env=env)
-    assert words in p.stdout + p.stderr and 'Traceback' not in p.stderr
+    said = forked.run(['submit', finished/'submission.csv', '--data', tmp_path], only_programs_of, tmp_path, code=code)
+    assert words in said and 'Traceback' not in said
 
 
 @fault('invalid submission')
 def test_submit_checks_first(tiles, tmp_path):
     (tmp_path/'submission.csv').write_text('id,rle_mask\n')
-    assert 'does not know' in salt('submit', tmp_path/'submission.csv', '--data', tiles, code=1).stderr
+    assert 'does not know' in forked.run(['submit', tmp_path/'submission.csv', '--data', tiles], code=1)
     shutil.copy(tiles/'sample_submission.csv', tmp_path)
-    assert 'no row for' in salt('submit', tmp_path/'submission.csv', '--data', tmp_path, code=1).stderr
+    assert 'no row for' in forked.run(['submit', tmp_path/'submission.csv', '--data', tmp_path], code=1)
     whole = '\n'.join(['id,rle_mask', *(f"{i}," for i in pd.read_csv(tiles/'sample_submission.csv').id)]) + '\n'
     (tmp_path/'submission.csv').write_text(whole)
     assert 'pip install' in salt('submit', tmp_path/'submission.csv', '--data', tmp_path, code=1, env=os.environ | {'PATH': ''}).stderr
+
+
+def alone_in(folder):
+    os.chdir(folder); os.environ['TORCH_HOME'] = str(folder/'torch')
 
 
 @pytest.mark.parametrize('args, code, words', [
@@ -136,10 +145,9 @@ def test_submit_checks_first(tiles, tmp_path):
     (('predict', 'nothing.png', '--out', 'x'), 1, 'nothing.png'),
 ])
 def test_wrong_usage(args, code, words, tmp_path):
-    env = os.environ | {'TORCH_HOME': str(tmp_path/'torch')}
-    p = salt(*args, code=code, cwd=tmp_path, env=env)
-    assert words in p.stderr and 'Traceback' not in p.stderr
-    assert code == 2 or p.stderr.count('\n') == 1
+    err = forked.run(args, alone_in, tmp_path, code=code)
+    assert words in err and 'Traceback' not in err
+    assert code == 2 or err.count('\n') == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -166,7 +174,7 @@ def test_interrupt(monkeypatch):
 
 @fault('not repeatable')
 def test_a_seed_repeats_a_run(finished, tiles, tmp_path):
-    salt('run', '--data', tiles, '--out', tmp_path/'again', '--folds', 2)
+    forked.run(['run', '--data', tiles, '--out', tmp_path/'again', '--folds', 2])
     assert (tmp_path/'again'/'submission.csv').read_bytes() == (finished/'submission.csv').read_bytes()
     nets = [{p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (out/'ensemble').glob('*.safetensors')} for out in (finished, tmp_path/'again')]
     assert nets[0] == nets[1] and nets[0]
