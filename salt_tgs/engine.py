@@ -29,8 +29,15 @@ def _trace(model: Unet, path: Path):
                       input_names=['tiles'], output_names=['logits'], dynamic_shapes=dict(x={0: torch.export.Dim('n')}))
 
 # %% ../nbs/10_speed.ipynb #ab00000f
-def _eight_bits(path: Path, batches: list[np.ndarray], out: Path):
-    "Calibrate a graph on batches and write it in eight bits."
+def _fine(graph) -> list[str]: # names of nodes
+    "What a graph does before the encoder's third level, at a half and a quarter of the picture's size."
+    names = [n.name for n in graph.graph.node]
+    coarse = [i for i, n in enumerate(graph.graph.node) if any(x.startswith(('encoder.net.blocks.2.', 'encoder.net.layer2.')) for x in n.input)]
+    return names[:coarse[0]] if coarse else []
+
+def _eight_bits(path: Path, batches: list[np.ndarray], out: Path, fine: bool=False):
+    "Calibrate a graph on batches and write it in eight bits, the finest layers only if asked."
+    import onnx
     try: from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     except ImportError as e: raise _missing(e) from None
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -40,13 +47,14 @@ def _eight_bits(path: Path, batches: list[np.ndarray], out: Path):
     ready = path.with_suffix('.ready.onnx')
     quant_pre_process(path, ready, skip_symbolic_shape=True)
     quantize_static(ready, out, Reader(), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-                    per_channel=True, reduce_range=True)  # 7 bits for weights: sums of products overflow on processors without VNNI
+                    per_channel=True, reduce_range=True, nodes_to_exclude=[] if fine else _fine(onnx.load(ready)))  # 7 bits for weights: sums of products overflow on processors without VNNI
 
 # %% ../nbs/10_speed.ipynb #ab000011
 class OnnxUnet(nn.Module):
     "A network from an ONNX file, run by ONNX Runtime on the CPU."
     def __init__(self,
         path: str | Path, # as `export_onnx` wrote it
+        meta: dict | None=None, # `size` and `how` of the frame; none: as the file's metadata say
     ):
         super().__init__()
         try: import onnxruntime
@@ -57,7 +65,7 @@ class OnnxUnet(nn.Module):
         try: self.session = onnxruntime.InferenceSession(raw, options, providers=['CPUExecutionProvider'])
         except Exception as e: raise WeightsError(f'{path}: not an ONNX file that can be run ({str(e).splitlines()[0]})') from None
         self.about = dict(self.session.get_modelmeta().custom_metadata_map) # the metadata, as text
-        try: self.meta = dict(size=int(self.about['size']), how=self.about['how'])
+        try: self.meta = meta or dict(size=int(self.about['size']), how=self.about['how'])
         except (KeyError, ValueError): raise WeightsError(f'{path}: its metadata do not say in which frame the network was trained; export it by `salt-tgs export`') from None
 
     def forward(self,
