@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_SIDE', 'MIN_SIDE', 'run_command', 'train_command', 'evaluate_command', 'submit_command', 'check_command',
-           'predict_command', 'parser', 'main']
+           'predict_command', 'export_command', 'parser', 'main']
 
 # %% ../nbs/08_cli.ipynb #91691e4b
 import argparse
@@ -129,6 +129,27 @@ def predict_command(
     print(f'{args.out}: {len(images)} masks (0 and 255) and probabilities (0 to 255)')
     return 0
 
+# %% ../nbs/08_cli.ipynb #14d66972
+def export_command(
+    args: argparse.Namespace, # out, weights, bits, data
+) -> int: # exit code
+    "`salt-tgs export`: networks as ONNX files."
+    from salt_tgs.data import find_data, load_data
+    from salt_tgs.engine import export_onnx
+    from salt_tgs.ensemble import Ensemble
+    ensemble, tiles = Ensemble.load(args.weights), None
+    if args.bits == 8:
+        salt = load_data(find_data() if args.data is None else args.data)
+        tiles = (salt.test if len(salt.test) else salt.train).images
+        tiles = tiles[tiles.max((1, 2)) > 0][:256]
+    elif args.data is not None: raise ValueError('--data is what 8 bits are calibrated with; 32 bits need none')
+    for i, member in enumerate(ensemble.members):
+        path = Path(args.out)/f'member{i:02}.onnx'
+        checked = export_onnx(member, path, tiles, ensemble.threshold)
+        print(f"{path}: {args.bits} bits; compared with torch, {checked['changed']:.2%} of the pixels' salt or not has changed, no probability by more than {checked['largest']:.3f}")
+    return 0
+
+
 # %% ../nbs/08_cli.ipynb #fcd5cdf4
 def _folds(text: str) -> int: # at least 2
     "A number of folds, or wrong usage."
@@ -188,6 +209,12 @@ def parser() -> argparse.ArgumentParser: # of the whole command
     p.add_argument('images', metavar='IMAGES', nargs='+', help='grey PNG files')
     p.add_argument('--out', metavar='DIR', required=True, help='gets masks/ID.png and probabilities/ID.png')
     p.add_argument('--weights', metavar='DIR', help='an ensemble, as `salt-tgs run` writes it; without it the network that comes with the package')
+
+    p = verb('export', export_command, 'write networks as ONNX files, for other programs, and check them')
+    p.add_argument('--out', metavar='DIR', required=True, help='gets member00.onnx and so on')
+    p.add_argument('--weights', metavar='DIR', help='an ensemble, as `salt-tgs run` writes it; without it the network that comes with the package')
+    p.add_argument('--bits', type=int, choices=[32, 8], default=32, help='of each number; 8 are smaller and faster, and are calibrated with the tiles of --data (default: %(default)s)')
+    p.add_argument('--data', metavar='PATH', help="for 8 bits, a folder with Kaggle's files like the tiles to come; without it SALT_TGS_DATA, ./data, ../data or the built-in synthetic data set")
     return top
 
 # %% ../nbs/08_cli.ipynb #2574a6d9
