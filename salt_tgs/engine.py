@@ -18,7 +18,7 @@ from .ensemble import Ensemble
 from .model import Unet, WeightsError, _read_bytes, frame, write_atomically
 
 # %% ../nbs/10_speed.ipynb #ab000009
-def _missing(e: ImportError) -> ImportError: return ImportError(f"{e.name} is not installed, and ONNX files need it: pip install 'salt_tgs[onnx]'")
+def _missing(e: ImportError) -> ImportError: return ImportError(f'{e.name} is not installed, and ONNX files need it: pip install onnx onnxruntime onnxscript')
 
 def _trace(model: Unet, path: Path):
     "Write the graph of a network in 32 bits."

@@ -136,6 +136,8 @@ def alone_in(folder):
     (('train', '--all-tiles', '--start', 'nowhere'), 1, 'not the folder of a run'),
     (('train', '--all-tiles', '--only-folds', '1'), 1, 'holds no fold out'),
     (('submit', 'x.csv'), 2, '--data'),
+    (('export', '--out', 'x', '--data', 'nowhere'), 1, '32 bits need none'),
+    (('export', '--out', 'x', '--bits', '8', '--data', 'nowhere'), 1, 'no such folder'),
     (('evaluate', 'nowhere', '--weights', 'nothing'), 1, 'nothing'),
     (('run', '--data', 'nowhere'), 1, 'no such folder'),
     (('run', '--encoder', 'resnet43'), 1, 'resnet34'),
