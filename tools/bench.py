@@ -133,8 +133,8 @@ def main():
     for name in args.only:
         here, there = spawn.Pipe()
         q = spawn.Process(target=work, args=(name, args.threads, args.batch, args.seconds, there), daemon=True); q.start(); there.close()
-        workers[name] = here
-    def ask(name, *what): workers[name].send(what); return workers[name].recv()
+        workers[name] = here, q
+    def ask(name, *what): workers[name][0].send(what); return workers[name][0].recv()
     rows, about = [], {}
     for size in args.sizes:
         for name in args.only: about[name] = ask(name, 'about', size)
@@ -145,7 +145,7 @@ def main():
                     if i and got is not None: rows.append(dict(size=size, what=what, round=i, name=name, rate=got))
                 print(f'{what} {size}: round {i} of {args.rounds}', file=sys.stderr)
     memory = {}
-    for name, pipe in workers.items(): pipe.send(None); memory[name] = pipe.recv()
+    for name, (pipe, q) in workers.items(): pipe.send(None); memory[name] = pipe.recv(); q.join()  # what follows has the machine alone
     table, top = [], peak(args.threads)
     for size in args.sizes:
         for what in ('predict', 'train'):
