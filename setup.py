@@ -13,8 +13,8 @@ setup(name=cfg['lib_name'], version=cfg['version'], description=cfg['description
                    f"Natural Language :: {cfg['language']}", 'Programming Language :: Python :: 3'],
       python_requires=f">={cfg['min_python']}", packages=find_packages(include=['salt_tgs', 'salt_tgs.*']),
       include_package_data=True, install_requires=cfg['requirements'].split(),
-      extras_require={'dev': cfg['dev_requirements'].split() + cfg['onnx_requirements'].split(), 'kaggle': cfg['kaggle_requirements'].split(),
-                      'onnx': cfg['onnx_requirements'].split()},
+      extras_require={'dev': (cfg['dev_requirements'] + ' ' + cfg['engine_requirements'] + ' ' + cfg['onnx_requirements']).split(), 'kaggle': cfg['kaggle_requirements'].split(),
+                      'engine': cfg['engine_requirements'].split(), 'onnx': (cfg['engine_requirements'] + ' ' + cfg['onnx_requirements']).split()},
       entry_points={'console_scripts': cfg['console_scripts'].split(),
                     'nbdev': [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
       zip_safe=False)

@@ -115,17 +115,20 @@ class Ensemble:
         **about, # goes into `ensemble.json`: scores and the like; what JSON can hold
     ) -> Path: # the folder
         "Write all members and `ensemble.json`, which names them."
+        if not all(isinstance(m, Unet) for m in self.members): raise ValueError('the members are files of an engine, without weights to save; load the ensemble with engine=False')
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        about = {k: v for k, v in self.about.items() if k != 'engine'} | about
         names = [f'member{i:02}' for i in range(len(self.members))]
         for name, m in zip(names, self.members): save_network(folder/name, m, dtype)
-        write_atomically(folder/'ensemble.json', (json.dumps(self.about | about | dict(members=names, threshold=self.threshold), indent=1) + '\n').encode())
+        write_atomically(folder/'ensemble.json', (json.dumps(about | dict(members=names, threshold=self.threshold), indent=1) + '\n').encode())
         return folder
 
     @classmethod
     def load(cls,
         folder: str | Path | None=None, # as `save` wrote it; none: the network that comes with the package
         device: str='cpu', # where to compute
+        engine: bool=True, # on a CPU take the members' ONNX files, if there are any and OpenVINO is installed
     ) -> 'Ensemble': # ready to predict; its attribute `about` is the content of `ensemble.json`
         "Read an ensemble back."
         folder = importlib.resources.files('salt_tgs')/'weights' if folder is None else folder
@@ -135,10 +138,13 @@ class Ensemble:
             names, threshold = about['members'], float(about['threshold'])
             if not (type(names) is list and names and all(re.fullmatch('[A-Za-z0-9_-]+', n) for n in names)): raise ValueError('members are names of files in the same folder')
             if not 0 <= threshold <= 1: raise ValueError(f'a threshold is from 0 to 1, not {threshold}')
+            hashes = dict(about.get('engine', {}))
         except FileNotFoundError: raise WeightsError(f'{path}: missing; make an ensemble with `salt-tgs run`, or name its folder by --weights') from None
         except OSError as e: raise WeightsError(f'{path}: cannot be read ({e.strerror})') from None
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as e: raise WeightsError(f'{path}: not the description of an ensemble ({e!r})') from None
-        members = [load_network(Path(folder)/n) for n in names]
+        from salt_tgs.engine import has_engine, read_member
+        quick = engine and device == 'cpu' and set(names) <= hashes.keys() and has_engine()
+        members = [read_member(folder, n, hashes[n]) if quick else load_network(Path(folder)/n) for n in names]
         for n, m in zip(names, members):
             if not {'size', 'how'} <= m.meta.keys(): raise WeightsError(f'{Path(folder)/n}.json: does not say in which frame the network was trained')
         ensemble = cls(members, threshold, device)

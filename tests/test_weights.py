@@ -1,5 +1,6 @@
 "Weights and checkpoints that were cut, damaged, exchanged or planted: refused by name, and nothing in them runs."
 import hashlib
+import importlib.resources
 import io
 import json
 import os
@@ -124,10 +125,27 @@ def test_flipped_and_cut_files_are_named(copy, tmp_path):
         flips = [raw[:at] + bytes([raw[at] ^ 1 << rng.integers(8)]) + raw[at + 1:] for at in rng.integers(0, len(raw), 60).tolist()]
         for bad in cuts + flips:
             path.write_bytes(bad)
-            try: Ensemble.load(copy)
+            try: Ensemble.load(copy, engine=False)
             except WeightsError as e: assert str(copy) in str(e)
             else: assert bad not in cuts
         path.write_bytes(raw)
+
+
+@fault('corrupt or cut weights')
+def test_a_file_of_the_engine_is_the_one_that_was_made(tmp_path):
+    copy = shutil.copytree(importlib.resources.files('salt_tgs')/'weights', tmp_path/'weights')
+    path, rng = copy/'member00.onnx', np.random.default_rng(0 if 'CI' in os.environ else None)
+    raw = path.read_bytes()
+    for bad in [raw[:len(raw) * i // 16] for i in range(16)] + [raw[:at] + bytes([raw[at] ^ 1 << rng.integers(8)]) + raw[at + 1:] for at in rng.integers(0, len(raw), 30).tolist()]:
+        path.write_bytes(bad)
+        with pytest.raises(WeightsError, match='member00.onnx'): Ensemble.load(copy)
+    path.write_bytes(raw)
+    Ensemble.load(copy)
+    about = copy/'member00.json'
+    about.write_text(json.dumps(json.loads(about.read_text()) | dict(sha256='0' * 64)))
+    with pytest.raises(WeightsError, match='made of other weights'): Ensemble.load(copy)
+    path.unlink()
+    with pytest.raises(WeightsError, match='member00.onnx: cannot be read'): Ensemble.load(copy)
 
 
 FEW = settings(max_examples=max(40, settings().max_examples * (settings().max_examples > 1000)))  # a network is slow to build; all of them when exploring
