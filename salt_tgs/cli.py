@@ -106,14 +106,20 @@ MIN_SIDE = 32  # smallest
 def predict_command(
     args: argparse.Namespace, # images, out, weights
 ) -> int: # exit code
-    "`salt-tgs predict`: masks and probabilities for single images."
+    "`salt-tgs predict`: masks and probabilities for single images, or a submission for a folder of test tiles."
     from salt_tgs.data import DataError, _png, read_image
     from salt_tgs.ensemble import Ensemble, to_masks
     from salt_tgs.model import write_atomically
+    if len(args.images) == 1 and Path(args.images[0]).is_dir():
+        if not (Path(args.images[0])/'sample_submission.csv').exists(): raise DataError(f"{args.images[0]}: a folder without Kaggle's sample_submission.csv; name PNG images instead ({args.images[0]}/*.png)")
+        from salt_tgs.submission import predict_submission
+        path = predict_submission(args.images[0], Path(args.out)/'submission.csv', Ensemble.load(args.weights))
+        print(f'{path}: checked, ready for `salt-tgs submit`')
+        return 0
     images = {}
     for path in map(Path, args.images):
         if path.stem in images: raise DataError(f'{path}: a second image of the name {path.stem}; results would overwrite each other')
-        if path.exists() and not path.is_file(): raise DataError(f'{path}: not a file; name PNG images')
+        if path.exists() and not path.is_file(): raise DataError(f'{path}: not a file; name PNG images, or one folder of test tiles')
         try:
             if (size := path.stat().st_size) > 2**24: raise DataError(f'{path}: {size} bytes are too many for a tile')
             images[path.stem] = read_image(path.read_bytes(), str(path), MAX_SIDE)
@@ -135,18 +141,21 @@ def export_command(
 ) -> int: # exit code
     "`salt-tgs export`: networks as ONNX files."
     from salt_tgs.data import find_data, load_data
-    from salt_tgs.engine import export_onnx
+    from salt_tgs.engine import export_onnx, use_onnx
     from salt_tgs.ensemble import Ensemble
-    ensemble, tiles = Ensemble.load(args.weights), None
+    ensemble, tiles = Ensemble.load(args.weights, engine=False), None
     if args.bits == 8:
         salt = load_data(find_data() if args.data is None else args.data)
         tiles = (salt.test if len(salt.test) else salt.train).images
         tiles = tiles[tiles.max((1, 2)) > 0][:256]
     elif args.data is not None: raise ValueError('--data is what 8 bits are calibrated with; 32 bits need none')
-    for i, member in enumerate(ensemble.members):
-        path = Path(args.out)/f'member{i:02}.onnx'
+    for name, member in zip(ensemble.about['members'], ensemble.members):
+        path = Path(args.out)/f'{name}.onnx'
         checked = export_onnx(member, path, tiles, ensemble.threshold)
         print(f"{path}: {args.bits} bits; compared with torch, {checked['changed']:.2%} of the pixels' salt or not has changed, no probability by more than {checked['largest']:.3f}")
+    if args.weights is not None and Path(args.out).resolve() == Path(args.weights).resolve():
+        try: use_onnx(args.out); print(f'{args.out}: predicts by these files from now on, where OpenVINO is installed')
+        except ImportError as e: print(f'{args.out}: not used yet: {e}', file=sys.stderr)
     return 0
 
 
@@ -205,9 +214,9 @@ def parser() -> argparse.ArgumentParser: # of the whole command
     p.add_argument('path', metavar='PATH', help="a folder with Kaggle's files, zipped or not")
     p.add_argument('--format', choices=['text', 'json'], default='text', help='lines to read, or one JSON object for a program (default: %(default)s)')
 
-    p = verb('predict', predict_command, f'mark the salt in PNG images of {MIN_SIDE} to {MAX_SIDE} pixels a side')
-    p.add_argument('images', metavar='IMAGES', nargs='+', help='grey PNG files')
-    p.add_argument('--out', metavar='DIR', required=True, help='gets masks/ID.png and probabilities/ID.png')
+    p = verb('predict', predict_command, f'mark the salt in PNG images of {MIN_SIDE} to {MAX_SIDE} pixels a side, or in all test tiles of a folder')
+    p.add_argument('images', metavar='IMAGES', nargs='+', help="grey PNG files; or a folder with Kaggle's test tiles and sample_submission.csv")
+    p.add_argument('--out', metavar='DIR', required=True, help='gets masks/ID.png and probabilities/ID.png, or submission.csv')
     p.add_argument('--weights', metavar='DIR', help='an ensemble, as `salt-tgs run` writes it; without it the network that comes with the package')
 
     p = verb('export', export_command, 'write networks as ONNX files, for other programs, and check them')

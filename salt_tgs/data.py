@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIZE', 'rle_encode_batch', 'rle_encode', 'DataError', 'RLEError', 'rle_decode', 'Files', 'find_files', 'read_image',
-           'read_mask', 'read_table', 'Tiles', 'SaltData', 'check_data', 'load_data', 'default_tiles',
+           'read_mask', 'read_table', 'Tiles', 'SaltData', 'check_data', 'load_data', 'TileFiles', 'default_tiles',
            'make_default_data', 'default_data', 'find_data', 'show_tiles', 'depth_folds', 'coverage_folds']
 
 # %% ../nbs/00_data.ipynb #5ddf2fe4
@@ -346,6 +346,30 @@ def load_data(
     if not problems: return data
     more = f' (and {len(problems) - 1} more; `salt-tgs check-data {path}` lists all)' if len(problems) > 1 else ''
     raise DataError(problems[0] + more)
+
+# %% ../nbs/00_data.ipynb #ab400002
+class TileFiles:
+    "Test tiles that stay in their files until a part of them is asked for."
+    def __init__(self,
+        path: str | Path, # a folder with Kaggle's test tiles, zipped or unpacked, and sample_submission.csv
+    ):
+        root = Path(path)
+        self.ids = list(read_table(root/'sample_submission.csv', ('id', 'rle_mask')))
+        self.files = find_files(root, 'test', 'images')
+        if self.files is None: raise DataError(f'{root}: neither test.zip nor test/images nor test_images is there')
+        if wrong := (_differ(self.ids, self.files.names, f'{self.files.path}: no image for {{}}, which is in sample_submission.csv')
+                     + _differ(self.files.names, self.ids, f'{root/"sample_submission.csv"}: no row for test image {{}}')): raise DataError(wrong[0] + (f' (and {len(wrong) - 1} more problems)' if len(wrong) > 1 else ''))
+        if not self.ids: raise DataError(f'{root/"sample_submission.csv"}: holds no ids')
+        self.shape = read_image(self.files.read(self.ids[0]), self.files.where(self.ids[0])).shape
+
+    def __len__(self): return len(self.ids)
+
+    def __getitem__(self, part: slice) -> Tiles: # decoded, without depths
+        ids, problems = self.ids[part], []
+        images = _stack(self.files, ids, read_image, self.shape, problems)
+        if problems: raise DataError(problems[0])
+        return Tiles(ids, images, np.full(len(ids), np.nan))
+
 
 # %% ../nbs/00_data.ipynb #655d86f8
 def _smooth(

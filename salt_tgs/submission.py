@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RULES', 'SIZES', 'check_submission', 'write_submission', 'submit', 'make_folds', 'train_folds', 'gather_folds',
            'pseudo_labels', 'Teacher', 'by_size', 'Result', 'report', 'result_row', 'write_results', 'compare_runs',
-           'pick_recipe', 'prepare_out', 'predict_test', 'train', 'train_all', 'run', 'evaluate']
+           'pick_recipe', 'prepare_out', 'predict_test', 'predict_submission', 'train', 'train_all', 'run', 'evaluate']
 
 # %% ../nbs/05_submission.ipynb #912f5d42
 import base64
@@ -19,7 +19,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ import torch
 from fastai.basics import default_device
 from tqdm.auto import tqdm
 
-from .data import DataError, SaltData, Tiles, coverage_folds, depth_folds, find_data, load_data, read_table, rle_decode, rle_encode_batch, show_tiles
+from .data import DataError, SaltData, TileFiles, Tiles, coverage_folds, depth_folds, find_data, load_data, read_table, rle_decode, rle_encode_batch, show_tiles
 from .ensemble import THRESHOLDS, Ensemble, average_weights, best_threshold, cross_fit_threshold, decided, out_of_fold, threshold_scores, to_masks
 from .losses import score_se, tile_scores
 from .model import Unet, load_network, write_atomically
@@ -412,20 +413,40 @@ def prepare_out(
     return out
 
 # %% ../nbs/05_submission.ipynb #3738b257
+def _ahead(items: Iterable) -> Iterator:
+    "The same items, each made in another thread while the one before is in use."
+    items = iter(items)
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+
 def predict_test(
     ensemble: Ensemble, # of all networks
-    tiles: Tiles, # to predict
-    chunk: int=1000, # tiles whose probabilities are in memory at a time
+    tiles: Tiles | TileFiles, # to predict
+    chunk: int=256, # tiles that are decoded, and whose probabilities are in memory, at a time
 ) -> tuple[dict[str, str], np.ndarray]: # run lengths by id; shape (n,), predicted coverage
     "Masks of many tiles as run lengths."
     rles, coverage = {}, []
     with tqdm(total=len(tiles), desc='test tiles', unit='tile', disable=None) as bar:
-        for i in range(0, len(tiles), chunk):
-            part = tiles[i:i + chunk]
+        for part in _ahead(tiles[i:i + chunk] for i in range(0, len(tiles), chunk)):
             masks = to_masks(ensemble.predict(part.images, bar=bar), ensemble.threshold)
             rles |= zip(part.ids, rle_encode_batch(masks))
             coverage.append(masks.mean((1, 2)))
     return rles, np.concatenate(coverage)
+
+
+# %% ../nbs/05_submission.ipynb #ab400004
+def predict_submission(
+    data: str | Path, # a folder with Kaggle's test tiles and sample_submission.csv; other files are not needed
+    path: str | Path, # of the CSV file; an older one is replaced only by a correct one
+    ensemble: Ensemble, # that predicts
+) -> Path: # the file
+    "From a folder of test tiles to a submission, by networks that are trained already."
+    tiles = TileFiles(data)
+    return write_submission(path, predict_test(ensemble, tiles)[0], tiles.ids, tiles.shape)
+
 
 # %% ../nbs/05_submission.ipynb #4e145b4b
 class _Clock:
