@@ -4,7 +4,7 @@
 `pip install segmentation-models-pytorch` and the extra `onnx`. Each contender lives in a process of its own; they take
 turns, so that a disturbance hits all of them, and ratios are taken within a round. A step of training is forward,
 cross entropy, backward and Adam; random weights, random tiles: speed does not depend on them. Everything computes in
-32 bits, apart from `rounded` and `shipped`, the network of the package, which compute in what is fastest here. With data (`--data`, or where `find_data`
+32 bits, apart from `bfloat16`, `rounded` and `shipped`, the network of the package, which compute in what is fastest here. With data (`--data`, or where `find_data`
 looks) it also times reading, scoring and run-length coding beside the loops that one finds in most solutions.
 
 `python tools/bench.py --submission > nbs/results/submission.json` times the command that makes a submission of all test
@@ -45,6 +45,7 @@ CONTENDERS = {  # name: network, memory layout, engine
     'SMP Lite0': (lambda: smp('tu-tf_efficientnet_lite0'), False, 'torch'),
     'fastai ResNet34': (fastai_unet, False, 'torch'),
     'ours ResNet34': (lambda: ours('resnet34', (128, 128, 128, 128)), True, 'torch'),
+    'ours ResNet34, bfloat16': (lambda: ours('resnet34', (128, 128, 128, 128)), True, 'short'),
     'ours Lite0': (lambda: ours('tf_efficientnet_lite0', (96, 64, 48, 32), 'HypercolumnHead', 'ConvUnetBlock'), True, 'torch'),
     'SMP ResNet34, OpenVINO': (lambda: smp('resnet34'), False, 'openvino'),
     'SMP Lite0, OpenVINO': (lambda: smp('tu-tf_efficientnet_lite0'), False, 'openvino'),
@@ -53,7 +54,7 @@ CONTENDERS = {  # name: network, memory layout, engine
     'ours Lite0, OpenVINO': (lambda: ours('tf_efficientnet_lite0', (96, 64, 48, 32), 'HypercolumnHead', 'ConvUnetBlock'), False, 'openvino'),
     'ours Lite0, OpenVINO, rounded': (lambda: ours('tf_efficientnet_lite0', (96, 64, 48, 32), 'HypercolumnHead', 'ConvUnetBlock'), False, 'rounded'),
     'shipped': (None, False, 'rounded')}
-PAIRS = [('train', 'ours ResNet34', BASE), ('train', 'ours ResNet34', 'fastai ResNet34'), ('train', 'ours Lite0', 'SMP Lite0'),
+PAIRS = [('train', 'ours ResNet34', BASE), ('train', 'ours ResNet34', 'fastai ResNet34'), ('train', 'ours ResNet34, bfloat16', 'fastai ResNet34'), ('train', 'ours Lite0', 'SMP Lite0'),
          ('predict', 'ours ResNet34', BASE), ('predict', 'ours ResNet34', 'fastai ResNet34'), ('predict', 'ours Lite0', 'SMP Lite0'),
          ('predict', 'ours ResNet34, OpenVINO', 'SMP ResNet34, OpenVINO'), ('predict', 'ours Lite0, OpenVINO', 'SMP Lite0, OpenVINO'),
          ('predict', 'ours Lite0, OpenVINO', 'ours Lite0, ONNX Runtime'), ('predict', 'shipped', 'ours Lite0'), ('predict', 'shipped', BASE)]
@@ -95,8 +96,10 @@ def work(name: str, threads: int, batch: int, seconds: float, pipe):
     os.dup2(2, 1)  # what exporters print is not the result
     import torch
     from torch.utils.flop_counter import FlopCounterMode
+    from salt_tgs.training import fast_dtype
     torch.set_num_threads(threads)
     build, last, engine = CONTENDERS[name]
+    short = lambda: torch.autocast('cpu', torch.bfloat16, enabled=engine == 'short' and fast_dtype('cpu') == torch.bfloat16)
     layout = torch.channels_last if last else torch.contiguous_format
     folder, graphs, about = Path(tempfile.mkdtemp()), {}, {}
     def file(size):
@@ -125,17 +128,19 @@ def work(name: str, threads: int, batch: int, seconds: float, pipe):
             pipe.send(about)
         elif what == 'about': pipe.send(about)
         elif what == 'profile': pipe.send(where_time_goes(file(size), x.numpy()))
-        elif engine != 'torch':
+        elif engine not in ('torch', 'short'):
             if what == 'train': pipe.send(None); continue
             run, tiles = graph(size), x.numpy()
             run(tiles); pipe.send(rate(lambda: run(tiles), batch, seconds))
         elif what == 'predict':
             model.eval()
-            with torch.inference_mode(): model(x); pipe.send(rate(lambda: model(x), batch, seconds))
+            with torch.inference_mode(), short(): model(x); pipe.send(rate(lambda: model(x), batch, seconds))
         else:
             model.train(); y = (x > .5).float(); opt = torch.optim.AdamW(model.parameters(), 1e-4)
             def step():
-                opt.zero_grad(); torch.nn.functional.binary_cross_entropy_with_logits(model(x), y).backward(); opt.step()
+                opt.zero_grad()
+                with short(): out = model(x)
+                torch.nn.functional.binary_cross_entropy_with_logits(out.float(), y).backward(); opt.step()
             step(); pipe.send(rate(step, batch, seconds))
     pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
