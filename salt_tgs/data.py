@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SIZE', 'rle_encode_batch', 'rle_encode', 'DataError', 'RLEError', 'rle_decode', 'Files', 'find_files', 'read_image',
            'read_mask', 'read_table', 'Tiles', 'SaltData', 'check_data', 'load_data', 'TileFiles', 'default_tiles',
-           'make_default_data', 'default_data', 'find_data', 'show_tiles', 'depth_folds', 'coverage_folds']
+           'write_data', 'make_default_data', 'default_data', 'find_data', 'show_tiles', 'depth_folds',
+           'coverage_folds']
 
 # %% ../nbs/00_data.ipynb #5ddf2fe4
 import csv
@@ -580,17 +581,17 @@ def _write_table(path: Path, header: str, rows: dict):
     path.write_text('\n'.join([header, *(f'{k},{v}' for k, v in rows.items())]) + '\n', encoding='utf-8', newline='\n')
 
 # %% ../nbs/00_data.ipynb #c1a50299
-def make_default_data(
+def write_data(
     path: str | Path, # the folder to make; there is none yet, or an empty one
-    n_train: int=600, # labelled tiles
-    n_test: int=200, # tiles without a label
-    seed: int=0, # equal seeds give equal files
+    train: Tiles, # with masks
+    test: Tiles, # without a label; their masks, if there are any, are not written
+    about: str='', # the text of `ABOUT.txt`, which marks data that are not Kaggle's; none: no such file
 ) -> Path: # the folder
-    "Write the default data set in the layout of Kaggle's."
+    "Write tiles in the layout of Kaggle's files: what `load_data` reads."
     path = Path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())): raise DataError(f'{path}: already there; name a new or empty folder')
-    tiles = default_tiles(n_train + n_test, seed)
-    train, test = tiles[:n_train], tiles[n_train:]
+    if train.masks is None: raise DataError(f'{path}: tiles to learn from need masks')
+    if twice := [i for i, times in Counter(train.ids + test.ids).items() if times > 1]: raise DataError(f'{path}: the id {twice[0]} is there twice')
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}-') as tmp:
         new = Path(tmp)/'new'
@@ -599,12 +600,23 @@ def make_default_data(
                                     {f'masks/{i}.png': _png(_kaggle_mask(m)) for i, m in zip(train.ids, train.masks)})
         _write_zip(new/'test.zip', {f'images/{i}.png': _png(a) for i, a in zip(test.ids, test.images)})
         _write_table(new/'train.csv', 'id,rle_mask', dict(zip(train.ids, rle_encode_batch(train.masks))))
-        _write_table(new/'depths.csv', 'id,z', {i: int(z) for i, z in sorted(zip(tiles.ids, tiles.depths))})
+        _write_table(new/'depths.csv', 'id,z', {i: f'{z:g}' for i, z in sorted(zip(train.ids + test.ids, [*train.depths, *test.depths]))})
         _write_table(new/'sample_submission.csv', 'id,rle_mask', dict.fromkeys(test.ids, '1 1'))
-        (new/_ABOUT).write_text(f'Made by salt_tgs (seed {seed}): drawn, not measured. It says nothing about real salt.\n', encoding='utf-8', newline='\n')
+        if about: (new/_ABOUT).write_text(about, encoding='utf-8', newline='\n')
         if path.exists(): path.rmdir()
         os.replace(new, path)
     return path
+
+def make_default_data(
+    path: str | Path, # the folder to make; there is none yet, or an empty one
+    n_train: int=600, # labelled tiles
+    n_test: int=200, # tiles without a label
+    seed: int=0, # equal seeds give equal files
+) -> Path: # the folder
+    "Write the default data set in the layout of Kaggle's."
+    tiles = default_tiles(n_train + n_test, seed)
+    return write_data(path, tiles[:n_train], tiles[n_train:], f'Made by salt_tgs (seed {seed}): drawn, not measured. It says nothing about real salt.\n')
+
 
 # %% ../nbs/00_data.ipynb #f68d82b0
 def default_data() -> Path: # a folder with Kaggle's files
