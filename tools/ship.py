@@ -1,8 +1,9 @@
 """Take what must last out of a run's folder.
 
-`python tools/ship.py RUN --folds FOLDS` makes the network that comes with the package, in half precision, in `salt_tgs/weights`. RUN
-is what `salt-tgs train --all-tiles` wrote, so that nothing is left to score it with; FOLDS is the run that it went on from, and
-`ensemble.json` says how that one scored. What the training cost goes to `nbs/results/all-tiles.csv`.
+`python tools/ship.py RUN --folds FOLDS` makes the network that comes with the package, in half precision, in `salt_tgs/weights`, and
+its file for the engine, in eight bits, calibrated with unlabelled tiles. RUN is what `salt-tgs train --all-tiles` wrote, so that
+nothing is left to score it with; FOLDS is the run that it went on from, or one of the same recipe, and `ensemble.json` says how that
+one scored. What the training cost goes to `nbs/results/all-tiles.csv`.
 
 `python tools/ship.py RUN --teachers weights/NAME` keeps all finished folds, one network each, in half precision, as a run that
 `salt-tgs train --start weights/NAME` can go on from.
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from salt_tgs.data import find_data, load_data
+from salt_tgs.engine import export_onnx, use_onnx
 from salt_tgs.ensemble import Ensemble
 from salt_tgs.model import save_network, write_atomically
 from salt_tgs.submission import gather_folds
@@ -28,9 +31,16 @@ def ship(run: Path, folds: Path) -> Path:
     ensemble = Ensemble.load(run/'ensemble')
     if len(ensemble.members) > 1: raise SystemExit(f'{run}: {len(ensemble.members)} networks, but the package has room for one')
     before = ensemble.members[0].meta['started_from']['sha256']
-    if before not in {json.loads(p.read_text())['sha256'] for p in (folds/'networks').glob('*.json') if 'sha256' in json.loads(p.read_text())}: raise SystemExit(f'{run}: went on from none of the networks in {folds}')
+    data = load_data(find_data())
+    if data.train.sha256() != json.loads((run/'run.json').read_text())['data']: raise SystemExit(f'{run}: trained on other data than are found here; SALT_TGS_DATA names the folder')
+    recipes = [json.loads((r/'run.json').read_text())['recipe'] for r in (run, folds)]
+    if recipes[0] != recipes[1] and before not in {json.loads(p.read_text())['sha256'] for p in (folds/'networks').glob('*.json') if 'sha256' in json.loads(p.read_text())}: raise SystemExit(f'{run}: neither of the recipe of {folds} nor gone on from one of its networks')
     write_atomically(RESULTS/'all-tiles.csv', (run/'history.csv').read_bytes())
-    return ensemble.save(WEIGHTS, torch.float16, official=json.loads((folds/'metrics.json').read_text())['official'])
+    ensemble.save(WEIGHTS, torch.float16, official=json.loads((folds/'metrics.json').read_text())['official'])
+    shipped, tiles = Ensemble.load(WEIGHTS, engine=False), data.test.images
+    export_onnx(shipped.members[0], WEIGHTS/'member00.onnx', tiles[tiles.max((1, 2)) > 0][:256], shipped.threshold)
+    use_onnx(WEIGHTS)
+    return WEIGHTS
 
 
 def keep(run: Path, recipe: Recipe, folder: Path) -> Path:
