@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RULES', 'SIZES', 'check_submission', 'write_submission', 'submit', 'make_folds', 'train_folds', 'gather_folds',
-           'pseudo_labels', 'Teacher', 'by_size', 'Result', 'report', 'result_row', 'write_results', 'compare_runs',
-           'pick_recipe', 'prepare_out', 'predict_test', 'predict_submission', 'train', 'train_all', 'run', 'evaluate']
+           'by_size', 'Result', 'report', 'result_row', 'write_results', 'compare_runs', 'pick_recipe', 'prepare_out',
+           'predict_test', 'predict_submission', 'train', 'train_all', 'run', 'evaluate', 'pseudo_labels', 'Teacher']
 
 # %% ../nbs/05_submission.ipynb #912f5d42
 import base64
@@ -142,23 +142,6 @@ def gather_folds(
     if not nets: raise ValueError(f'{folder}: no fold is finished; train one first')
     return nets, pd.concat(history, ignore_index=True)
 
-# %% ../nbs/05_submission.ipynb #7e11c002
-def pseudo_labels(
-    ensemble: Ensemble, # the teacher
-    tiles: Tiles, # without masks
-    sure: float=.9, # share of a tile's pixels that must be decided
-    chunk: int=1000, # tiles whose probabilities are in memory at a time
-) -> Tiles: # those that the teacher is sure of, with its masks
-    "Tiles with the masks that a teacher draws."
-    keep, masks = [], []
-    with tqdm(total=len(tiles), desc='teacher', unit='tile', disable=None) as bar:
-        for i in range(0, len(tiles), chunk):
-            part = tiles[i:i + chunk]
-            probs = ensemble.predict(part.images, bar=bar)
-            ok = (decided(probs) >= sure) & (part.images.max((1, 2)) > 0)
-            keep.append(i + np.flatnonzero(ok)); masks.append(to_masks(probs[ok], ensemble.threshold))
-    return replace(tiles[np.concatenate(keep)], masks=np.concatenate(masks))
-
 # %% ../nbs/05_submission.ipynb #23f5930c
 def _keys(meta: dict) -> list[str]:
     "The tiles that a manifest names, eight digits each."
@@ -169,73 +152,12 @@ def _split(folds: np.ndarray) -> str: # 64 hexadecimal digits
     "One hash of who is in which fold."
     return hashlib.sha256(folds.astype('<i8').tobytes()).hexdigest()
 
-def _keep_masks(path: Path, drawn: Tiles, unlabelled: Tiles):
-    "Write which tiles a teacher was sure of, and their masks, a bit a pixel."
-    buf = io.BytesIO()
-    np.savez_compressed(buf, kept=np.isin(unlabelled.ids, drawn.ids), masks=np.packbits(drawn.masks))
-    write_atomically(path, buf.getvalue())
-
-def _kept_masks(path: Path, unlabelled: Tiles) -> Tiles:
-    "Read them back."
-    try:
-        with np.load(path, allow_pickle=False) as f: kept, bits = f['kept'], f['masks']
-        shape = (int(kept.sum()), *unlabelled.images.shape[1:])
-        return replace(unlabelled[kept], masks=np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).view(bool))
-    except Exception as e: raise DataError(f'{path}: not the masks that a teacher drew ({type(e).__name__}); remove it, and they are drawn again') from None
-
 def _read_run(run: Path) -> tuple[dict, Recipe]: # run.json; the recipe in it
     "What an earlier run was asked for."
     try: before = json.loads((run/'run.json').read_text())
     except (OSError, ValueError): raise ValueError(f'{run}: not the folder of a run (no readable run.json)') from None
     try: return before, Recipe.read(before['recipe'])
     except (KeyError, TypeError) as e: raise ValueError(f'{run}: its run.json is of another version ({e!r}); train that run again') from None
-
-
-# %% ../nbs/05_submission.ipynb #7e11c004
-class Teacher:
-    "The networks of an earlier run: each fold is taught by the one that never saw it."
-    def __init__(self,
-        run: str | Path, # folder of that run
-        tiles: Tiles, # with masks, all that are labelled
-        folds: np.ndarray, # shape (n,), the fold of each of them
-        unlabelled: Tiles, # for which masks are drawn
-        sure: float=.9, # share of a tile's pixels that must be decided
-        device: str='cpu', # where to compute
-        keep: str | Path | None=None, # folder for the masks that are drawn, so that they are drawn once
-    ):
-        self.run, self.tiles, self.folds, self.unlabelled, self.sure, self.device, self.keep = Path(run), tiles, folds, unlabelled, sure, device, keep
-        before, recipe = _read_run(self.run)
-        if (before.get('data'), before.get('split')) != (tiles.sha256(), _split(folds)): raise ValueError(f'{run}: that run had other tiles or dealt them into other folds, so its networks may know the tiles that their students are scored on')
-        self.nets, _ = gather_folds(self.run/'networks', recipe)
-        self.key = hashlib.sha256((json.dumps(before, sort_keys=True) + unlabelled.sha256()).encode()).hexdigest()
-
-    def check(self,
-        fold: int, # of a student
-    ):
-        "Refuse a fold without a teacher, or with one that has seen more or less than the other folds."
-        if fold not in self.nets: raise ValueError(f'{self.run}: fold {fold} is not finished there, so nobody can teach it; finish it, or name others by --only-folds')
-        others = self.tiles[(self.folds != fold) & (self.tiles.images.max((1, 2)) > 0)]
-        if any(n.meta.get('seen') != ''.join(others.keys()) for n in self.nets[fold]): raise ValueError(f'{self.run}: the network of fold {fold} was not trained on exactly the tiles of the other folds')
-
-    def start(self,
-        fold: int, # of a student
-    ) -> Unet: # that never saw the fold
-        "What the student of a fold starts from."
-        self.check(fold)
-        return self.nets[fold][-1]
-
-    def __call__(self,
-        fold: int, # of the student
-    ) -> tuple[Unet, Tiles]: # the network to go on from, and tiles with its masks
-        "What the student of a fold starts from and learns from."
-        start = self.start(fold)
-        path = None if self.keep is None else Path(self.keep)/f"taught{fold}-{self.key[:8]}-{self.nets[fold][-1].meta['sha256'][:8]}.npz"
-        if path is None or not path.exists():
-            drawn = pseudo_labels(Ensemble(self.nets[fold], device=self.device), self.unlabelled, self.sure)
-            if not len(drawn): raise ValueError(f'{self.run}: the network of fold {fold} is not sure of any of the {len(self.unlabelled)} unlabelled tiles; train it longer, or lower `sure` in the recipe')
-            if path is not None: _keep_masks(path, drawn, self.unlabelled)
-        else: drawn = _kept_masks(path, self.unlabelled)
-        return start, drawn
 
 
 # %% ../nbs/05_submission.ipynb #758373f6
@@ -600,3 +522,83 @@ def evaluate(
     if not len(fresh): raise ValueError(f'these weights were trained on all {len(tiles)} tiles (black ones apart); a score on them would say nothing. Name a folder of others, or say --seen')
     scores = tile_scores(ensemble.masks(fresh.images), fresh.masks)
     return pd.DataFrame(dict(score=scores, size=fresh.masks.sum((1, 2))), index=pd.Index(fresh.ids, name='id'))
+
+# %% ../nbs/05_submission.ipynb #7e11c002
+def pseudo_labels(
+    ensemble: Ensemble, # the teacher
+    tiles: Tiles, # without masks
+    sure: float=.9, # share of a tile's pixels that must be decided
+    chunk: int=1000, # tiles whose probabilities are in memory at a time
+) -> Tiles: # those that the teacher is sure of, with its masks
+    "Tiles with the masks that a teacher draws."
+    keep, masks = [], []
+    with tqdm(total=len(tiles), desc='teacher', unit='tile', disable=None) as bar:
+        for i in range(0, len(tiles), chunk):
+            part = tiles[i:i + chunk]
+            probs = ensemble.predict(part.images, bar=bar)
+            ok = (decided(probs) >= sure) & (part.images.max((1, 2)) > 0)
+            keep.append(i + np.flatnonzero(ok)); masks.append(to_masks(probs[ok], ensemble.threshold))
+    return replace(tiles[np.concatenate(keep)], masks=np.concatenate(masks))
+
+# %% ../nbs/05_submission.ipynb #e5000001
+def _keep_masks(path: Path, drawn: Tiles, unlabelled: Tiles):
+    "Write which tiles a teacher was sure of, and their masks, a bit a pixel."
+    buf = io.BytesIO()
+    np.savez_compressed(buf, kept=np.isin(unlabelled.ids, drawn.ids), masks=np.packbits(drawn.masks))
+    write_atomically(path, buf.getvalue())
+
+def _kept_masks(path: Path, unlabelled: Tiles) -> Tiles:
+    "Read them back."
+    try:
+        with np.load(path, allow_pickle=False) as f: kept, bits = f['kept'], f['masks']
+        shape = (int(kept.sum()), *unlabelled.images.shape[1:])
+        return replace(unlabelled[kept], masks=np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).view(bool))
+    except Exception as e: raise DataError(f'{path}: not the masks that a teacher drew ({type(e).__name__}); remove it, and they are drawn again') from None
+
+
+# %% ../nbs/05_submission.ipynb #7e11c004
+class Teacher:
+    "The networks of an earlier run: each fold is taught by the one that never saw it."
+    def __init__(self,
+        run: str | Path, # folder of that run
+        tiles: Tiles, # with masks, all that are labelled
+        folds: np.ndarray, # shape (n,), the fold of each of them
+        unlabelled: Tiles, # for which masks are drawn
+        sure: float=.9, # share of a tile's pixels that must be decided
+        device: str='cpu', # where to compute
+        keep: str | Path | None=None, # folder for the masks that are drawn, so that they are drawn once
+    ):
+        self.run, self.tiles, self.folds, self.unlabelled, self.sure, self.device, self.keep = Path(run), tiles, folds, unlabelled, sure, device, keep
+        before, recipe = _read_run(self.run)
+        if (before.get('data'), before.get('split')) != (tiles.sha256(), _split(folds)): raise ValueError(f'{run}: that run had other tiles or dealt them into other folds, so its networks may know the tiles that their students are scored on')
+        self.nets, _ = gather_folds(self.run/'networks', recipe)
+        self.key = hashlib.sha256((json.dumps(before, sort_keys=True) + unlabelled.sha256()).encode()).hexdigest()
+
+    def check(self,
+        fold: int, # of a student
+    ):
+        "Refuse a fold without a teacher, or with one that has seen more or less than the other folds."
+        if fold not in self.nets: raise ValueError(f'{self.run}: fold {fold} is not finished there, so nobody can teach it; finish it, or name others by --only-folds')
+        others = self.tiles[(self.folds != fold) & (self.tiles.images.max((1, 2)) > 0)]
+        if any(n.meta.get('seen') != ''.join(others.keys()) for n in self.nets[fold]): raise ValueError(f'{self.run}: the network of fold {fold} was not trained on exactly the tiles of the other folds')
+
+    def start(self,
+        fold: int, # of a student
+    ) -> Unet: # that never saw the fold
+        "What the student of a fold starts from."
+        self.check(fold)
+        return self.nets[fold][-1]
+
+    def __call__(self,
+        fold: int, # of the student
+    ) -> tuple[Unet, Tiles]: # the network to go on from, and tiles with its masks
+        "What the student of a fold starts from and learns from."
+        start = self.start(fold)
+        path = None if self.keep is None else Path(self.keep)/f"taught{fold}-{self.key[:8]}-{self.nets[fold][-1].meta['sha256'][:8]}.npz"
+        if path is None or not path.exists():
+            drawn = pseudo_labels(Ensemble(self.nets[fold], device=self.device), self.unlabelled, self.sure)
+            if not len(drawn): raise ValueError(f'{self.run}: the network of fold {fold} is not sure of any of the {len(self.unlabelled)} unlabelled tiles; train it longer, or lower `sure` in the recipe')
+            if path is not None: _keep_masks(path, drawn, self.unlabelled)
+        else: drawn = _kept_masks(path, self.unlabelled)
+        return start, drawn
+
