@@ -3,8 +3,9 @@
 `python tools/bench.py [--rounds 5] [--sizes 128 256] [--batch 16] [--seconds 3] > nbs/results/speed.json` wants
 `pip install segmentation-models-pytorch` and the extra `onnx`. Each contender lives in a process of its own; they take
 turns, so that a disturbance hits all of them, and ratios are taken within a round. A step of training is forward,
-cross entropy, backward and Adam; random weights, random tiles: speed does not depend on them. Everything computes in
-32 bits, apart from `bfloat16`, `rounded` and `shipped`, the network of the package, which compute in what is fastest here. With data (`--data`, or where `find_data`
+cross entropy, backward and Adam; random weights, random tiles: speed does not depend on them. `--batch` counts tiles of
+128 pixels; of larger ones a batch has as many fewer. Everything computes in 32 bits, apart from `bfloat16`, `rounded` and
+`shipped`, the network of the package, which compute in what is fastest here. With data (`--data`, or where `find_data`
 looks) it also times reading, scoring and run-length coding beside the loops that one finds in most solutions.
 
 `python tools/bench.py --submission > nbs/results/submission.json` times the command that makes a submission of all test
@@ -121,7 +122,8 @@ def work(name: str, threads: int, batch: int, seconds: float, pipe):
         about = dict(parameters=sum(p.numel() for p in model.parameters()), gflop={})
     while (ask := pipe.recv()) is not None:
         what, size = ask
-        x = torch.rand(batch, 1, size, size).contiguous(memory_format=layout)
+        n = max(1, batch * 128**2 // size**2)
+        x = torch.rand(n, 1, size, size).contiguous(memory_format=layout)
         if what == 'about' and build is not None:
             with FlopCounterMode(display=False) as count, torch.inference_mode(): model.eval()(x[:1])
             about['gflop'][size] = round(count.get_total_flops() / 1e9, 3)
@@ -131,17 +133,17 @@ def work(name: str, threads: int, batch: int, seconds: float, pipe):
         elif engine not in ('torch', 'short'):
             if what == 'train': pipe.send(None); continue
             run, tiles = graph(size), x.numpy()
-            run(tiles); pipe.send(rate(lambda: run(tiles), batch, seconds))
+            run(tiles); pipe.send(rate(lambda: run(tiles), n, seconds))
         elif what == 'predict':
             model.eval()
-            with torch.inference_mode(), short(): model(x); pipe.send(rate(lambda: model(x), batch, seconds))
+            with torch.inference_mode(), short(): model(x); pipe.send(rate(lambda: model(x), n, seconds))
         else:
             model.train(); y = (x > .5).float(); opt = torch.optim.AdamW(model.parameters(), 1e-4)
             def step():
                 opt.zero_grad()
                 with short(): out = model(x)
                 torch.nn.functional.binary_cross_entropy_with_logits(out.float(), y).backward(); opt.step()
-            step(); pipe.send(rate(step, batch, seconds))
+            step(); pipe.send(rate(step, n, seconds))
     pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 def peak(threads: int, bits: int=32) -> float: # thousand millions of operations a second
