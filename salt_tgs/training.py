@@ -233,7 +233,7 @@ class Stage:
     lr: float # top learning rate of the decoder
     frozen: int=0 # layer groups that stay as they are, from the input: 0 to 2
     bs: int=16 # tiles in a batch
-    wd: float=1e-2 # decoupled weight decay
+    wd: float=1e-2 # weight decay, decoupled from the gradient as in AdamW ([arXiv 1711.05101](https://arxiv.org/abs/1711.05101))
     cycles: int=1 # times that the stage is run, each from the same start
 
 # %% ../nbs/03_training.ipynb #7ec7383c

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,7 +22,6 @@ FLAGS = '--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run
 # Each script lists what it found wrong
 PICTURES = "return [...document.images].filter(i => !(i.complete && i.naturalWidth && i.alt.trim())).map(i => [i.naturalWidth, i.alt, i.src.slice(0, 60)])"
 FORMULAS = r"""
-document.querySelectorAll('details').forEach(d => d.open = true)
 const bad = [...document.querySelectorAll('math')].filter(m => { const b = m.getBoundingClientRect(); return !(b.width && b.height) }).map(m => m.textContent)
 const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
 for (let t; t = walk.nextNode();) if (/\$\$|\\[(\[]/.test(t.data) && !t.parentElement.closest('pre, code, script, style')) bad.push(t.data.trim())
@@ -85,7 +85,7 @@ def browser(tmp_path_factory):
 
 def show(browser, size, scheme='light'):
     browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=size[0], height=size[1], deviceScaleFactor=1, mobile=size == NARROW))
-    browser.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': [{'name': 'prefers-color-scheme', 'value': scheme}]})
+    browser.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': [{'name': 'prefers-color-scheme', 'value': scheme}, {'name': 'prefers-reduced-motion', 'value': 'reduce'}]})
     assert browser.execute_script(f"return innerWidth === {size[0]} && matchMedia('(prefers-color-scheme: {scheme})').matches")
 
 
@@ -104,6 +104,7 @@ def page(browser, site, request):
     show(browser, WIDE)
     console(browser), requests(browser)
     browser.get(site + request.param)
+    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
     return browser
 
 
@@ -146,6 +147,8 @@ def test_search_finds_a_class(browser, site, size, scheme):
     wait.until(lambda b: field.is_displayed())
     field.send_keys('DynamicUnet34')
     result = wait.until(lambda b: b.find_element(By.CSS_SELECTOR, '.smalldocs-search-results.show a'))
+    field.send_keys(Keys.ARROW_DOWN)  # marks the first result: another background
+    assert 'active' in result.get_attribute('class')
     count, bad = browser.execute_script(CONTRAST, browser.find_element(By.CLASS_NAME, 'smalldocs-search-results'))
     assert count > 1 and bad == {}
     assert browser.execute_script(SIDEWAYS) == []

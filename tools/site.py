@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r'(?<=\]\()[^\s()]+|(?:(?<=\bsrc=")|(?<=\bhref="))[^"]+')
 ADDRESS = re.compile(' at 0x[0-9a-f]{6,}')  # in the signature of a function whose default is a function; another one in every build
+ICON = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'><path fill='rgb(29,105,189)' d='M0 8C3 8 2 1 4 1s1 7 4 7'/></svg>"  # a dome of salt; without one, browsers ask for a file that is not there
 STOCK = re.compile('output-file|commonmark|keep-md|broken link')  # what smalldocs says of stock settings, or `check_links` says too
 
 
@@ -107,7 +108,7 @@ def render(proc: Path, nbs: dict, host: str, problems: list) -> dict:
     made = {p.relative_to(site.out).as_posix(): p.read_bytes() for p in sorted(site.out.rglob('*')) if p.is_file()}
     del made['sitemap.xml']  # holds dates
     for name, data in made.items():
-        if name.endswith('.html'): made[name] = mathml(data.decode(), name, problems).encode()
+        if name.endswith('.html'): made[name] = mathml(data.decode(), name, problems).replace('</title>', f'</title><link rel="icon" href="data:image/svg+xml,{ICON}">', 1).encode()
         if name.endswith('.css'): made[name] = re.sub(rb'@import url\([^)]*\);?', b'', data)  # web fonts
     for file in files('smalldocs'):
         if file.name == 'LICENSE' and 'licenses' in file.parts:
@@ -123,6 +124,8 @@ def mathml(page: str, name: str, problems: list) -> str:
         except Exception as e:
             problems.append(f'{name}: formula {m[2]}: {type(e).__name__}')
             return m[0]
+        out = re.sub(r'(<mi>[a-z]{2,}</mi>)(?=<m[in])', r'\1<mspace width="0.167em" />', out)  # log p, not logp
+        out = out.replace('<mo stretchy="false">&#x0007C;</mo>', '<mo stretchy="false" lspace="0" rspace="0">&#x0007C;</mo>')
         return re.sub(r'(<m[in]) mathvariant="(bold|bold-italic|double-struck|script|fraktur)">([^<]+)', styled, out)
     def styled(m):  # browsers heed no other `mathvariant` than `normal`: the styled character itself
         char = unicodedata.name(html.unescape(m[3])).replace('LATIN ', '').replace('GREEK ', '').replace('LETTER ', '')
