@@ -27,11 +27,12 @@ const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
 for (let t; t = walk.nextNode();) if (/\$\$|\\[(\[]/.test(t.data) && !t.parentElement.closest('pre, code, script, style')) bad.push(t.data.trim())
 return bad
 """
-# What crosses the right edge is named, unless a box of its own scrolls or hides it
+# What is beyond the right edge, too: the theme clips it, so that it makes no page wider. A box that scrolls may hold it
 SIDEWAYS = """
-if (document.documentElement.scrollWidth <= innerWidth + 1) return []
-const held = e => { for (; e = e.parentElement;) if (e !== document.body && e !== document.documentElement && getComputedStyle(e).overflowX !== 'visible') return true }
-return [[document.documentElement.scrollWidth, innerWidth], ...[...document.body.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !held(e)).map(e => e.outerHTML.slice(0, 120))]
+const wide = document.documentElement.scrollWidth > innerWidth + 1 ? [[document.documentElement.scrollWidth, innerWidth]] : []
+const held = e => { while (e = e.parentElement) if (e !== document.body && ['auto', 'scroll', 'hidden'].includes(getComputedStyle(e).overflowX)) return true }
+const cut = [...document.body.querySelectorAll('*')].filter(e => e.getBoundingClientRect().width && e.getBoundingClientRect().right > innerWidth + 1 && !held(e))
+return [...wide, ...cut.map(e => e.outerHTML.slice(0, 120))]
 """
 # The colour of every text that is seen, against whatever lies behind it; a pixel of a canvas reads any notation of a colour
 CONTRAST = """
@@ -102,7 +103,7 @@ def requests(browser):
 def page(browser, site, request):
     "The browser at a page of the site, which is loaded once for all tests."
     show(browser, WIDE)
-    console(browser), requests(browser)
+    console(browser), requests(browser)  # forget those of the page before
     browser.get(site + request.param)
     browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
     return browser

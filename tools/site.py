@@ -74,12 +74,17 @@ def doctests(text: str) -> str:
     return re.sub(r'(?m)^>>> .*(?:\n.+)*', lambda m: f'```python\n{m[0]}\n```', text)
 
 
+def unlink(text: str) -> str:
+    "`text` without the links in its fenced code: nbdev also links what the comments of a signature name."
+    return re.sub(r'(?ms)^```.*?^```', lambda m: re.sub(r'\[(`[^`\n]+`)\]\([^\s()]+\)', r'\1', m[0]), text)
+
+
 def relink(cells: list, link) -> list:
     "Copies of `cells`, with `link` applied to each link in their Markdown and in their Markdown outputs."
     def fix(text): return outside_code(''.join(text), lambda s: LINK.sub(lambda m: link(m[0]), s))
     def output(out):
         data = out.get('data', {})
-        return out | {'data': data | {k: ADDRESS.sub('', outside_code(fix(v), doctests)) for k, v in data.items() if k == 'text/markdown'}} if data else out
+        return out | {'data': data | {k: ADDRESS.sub('', outside_code(unlink(fix(v)), doctests)) for k, v in data.items() if k == 'text/markdown'}} if data else out
     return [c | {'source': fix(c['source'])} if c['cell_type'] == 'markdown' else
             c | {'source': ''.join(c['source']), 'outputs': [output(o) for o in c.get('outputs', [])]} for c in cells]
 
