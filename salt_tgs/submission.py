@@ -202,11 +202,11 @@ class Result:
                     seed=self.settings['seed'], settings=self.settings | dict(recipe=asdict(self.recipe)))
 
 # %% ../nbs/05_submission.ipynb #f8220561
-def _png(fig) -> str: # an HTML image
+def _png(fig, alt: str) -> str: # an HTML image
     "A matplotlib figure as a picture inside the page."
     buf = io.BytesIO()
     fig.savefig(buf, format='png', dpi=110)
-    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}">'
+    return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}">'
 
 def _figures(r: Result) -> dict[str, str]: # HTML by title
     "The report's pictures."
@@ -229,9 +229,9 @@ def _figures(r: Result) -> dict[str, str]: # HTML by title
     b.set(title='predicted coverage'); b.legend()
     salty = np.flatnonzero(truth.any((1, 2)) | guess.any((1, 2)))
     order = salty[r.scores[salty].argsort(kind='stable')]
-    show = lambda idx: '<p>No tile has salt, in truth or prediction.</p>' if not len(idx) else _png(show_tiles(images[idx], truth[idx], [f'{r.data.train.ids[i]}  {r.scores[i]:.2f}' for i in idx], other=guess[idx]))
+    show = lambda idx: '<p>No tile has salt, in truth or prediction.</p>' if not len(idx) else _png(show_tiles(images[idx], truth[idx], [f'{r.data.train.ids[i]}  {r.scores[i]:.2f}' for i in idx], other=guess[idx]), 'Tiles with the true outline and the predicted one')
     mid = len(order) // 2
-    return {'Curves': _png(curves), 'Threshold': _png(thr), 'Coverage': _png(cov), 'Best tiles': show(order[::-1][:12]),
+    return {'Curves': _png(curves, 'Loss and score by epoch, for each fold'), 'Threshold': _png(thr, 'Score by threshold, for each fold'), 'Coverage': _png(cov, 'Predicted coverage beside the true one, and its histogram'), 'Best tiles': show(order[::-1][:12]),
             'Median tiles': show(order[max(mid - 6, 0):mid + 6]), 'Worst tiles': show(order[:12])}
 
 # %% ../nbs/05_submission.ipynb #c37a708c
