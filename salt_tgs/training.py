@@ -371,11 +371,11 @@ class Checkpoint(Callback):
     def obey(self):
         "Let the signal do what it does without us."
         self.after_fit()
-        signal.raise_signal(self.asked)
 
     def after_fit(self):
         for s, handler in self.handlers.items(): signal.signal(s, handler or signal.SIG_DFL)
-        self.handlers = {}
+        asked, self.handlers, self.asked = self.asked, {}, None
+        if asked: signal.raise_signal(asked)  # also what came after the last look at it
 
     def before_epoch(self):
         self.skip = self.back is not None and self.epoch <= self.back['epoch']
