@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['AUGMENT', 'RECIPES', 'TileLoader', 'Prepare', 'flip', 'warp', 'light', 'bend', 'cutout', 'StopOnNaN', 'Autocast',
-           'fast_dtype', 'make_learner', 'Stage', 'Recipe', 'seed_stages', 'Checkpoint', 'Progress', 'total_tiles',
-           'fit_stage', 'build_model', 'commit', 'train_fold']
+           'fast_dtype', 'FusedAdam', 'make_learner', 'Stage', 'Recipe', 'seed_stages', 'Checkpoint', 'Progress',
+           'total_tiles', 'fit_stage', 'build_model', 'commit', 'train_fold']
 
 # %% ../nbs/03_training.ipynb #eb0f589e
 import copy
@@ -30,7 +30,8 @@ from torch import Tensor, nn
 from fastai.basics import AvgMetric, Callback, CancelBatchException, CancelEpochException, CancelValidException, DataLoader, DataLoaders, L, Learner, default_device, set_seed
 from fastai.callback.progress import ProgressCallback
 import fastai.callback.schedule  # gives `Learner` its fit_one_cycle and lr_find
-from fastai.optimizer import Adam
+from fastai.optimizer import Optimizer
+from torch.optim.adamw import adamw
 from tqdm.auto import tqdm
 
 from .data import Tiles
@@ -197,6 +198,32 @@ def fast_dtype(
     knows = lambda name: getattr(torch.cpu, f'_is_{name}_supported', lambda: False)()
     return torch.bfloat16 if knows('avx512_bf16') or knows('amx_tile') else torch.float32
 
+# %% ../nbs/03_training.ipynb #ada00002
+class FusedAdam(Optimizer):
+    "fastai's `Adam` with decoupled weight decay, for all parameters in one call."
+    def __init__(self,
+        params: list, # of parameters, or of groups of them
+        lr: float, # step, in units of the weights
+        mom: float=.9, # of the running mean of gradients
+        sqr_mom: float=.99, # of the running mean of their squares
+        eps: float=1e-5, # added to the root of the latter
+        wd: float=1e-2, # share of a weight that a step of 1 takes away
+    ): super().__init__(params, [], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
+
+    def zero_grad(self):
+        for ps in self.param_lists:
+            for p in ps: p.grad = None
+
+    def step(self, closure=None):
+        alike = {}
+        for p, _, state, hyper in self.all_params(with_grad=True):
+            if 'step' not in state: state.update(grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p), step=torch.zeros((), device=p.device))
+            key = *(float(hyper[k]) for k in ('lr', 'mom', 'sqr_mom', 'eps')), float(hyper['wd']) if state.get('do_wd', True) else 0.
+            alike.setdefault(key, []).append((p, p.grad, state['grad_avg'], state['sqr_avg'], state['step']))
+        for (lr, mom, sqr_mom, eps, wd), rows in alike.items():
+            p, grad, avg, sqr, step = map(list, zip(*rows))
+            with torch.no_grad(): adamw(p, grad, avg, sqr, [], step, fused=True, amsgrad=False, maximize=False, lr=lr, beta1=mom, beta2=sqr_mom, eps=eps, weight_decay=wd)
+
 # %% ../nbs/03_training.ipynb #1fcbef0b
 def make_learner(
     model: Unet, # to be trained
@@ -218,7 +245,7 @@ def make_learner(
     dls = DataLoaders(TileLoader(train, bs, Prepare(size, how, augment), True, device, more, n_more),
                       TileLoader(valid, max(bs, 64), Prepare(size, how), False, device), device=device)
     metric = AvgMetric(_Official(*valid.images.shape[1:], how)); metric.func.__name__ = 'official'
-    learn = Learner(dls, model.to(device, memory_format=torch.channels_last), loss, opt_func=Adam, path=path,
+    learn = Learner(dls, model.to(device, memory_format=torch.channels_last), loss, opt_func=FusedAdam, path=path,
                     splitter=Unet.layer_groups, metrics=[metric], cbs=[StopOnNaN(), Autocast(dtype)])
     learn.remove_cb(ProgressCallback); learn.logger = lambda row: None
     return learn

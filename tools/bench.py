@@ -3,9 +3,10 @@
 `python tools/bench.py [--rounds 5] [--sizes 128 256] [--batch 16] [--seconds 3] > nbs/results/speed.json` wants
 `pip install segmentation-models-pytorch` and the extra `onnx`. Each contender lives in a process of its own; they take
 turns, so that a disturbance hits all of them, and ratios are taken within a round. A step of training is forward,
-cross entropy, backward and Adam; random weights, random tiles: speed does not depend on them. `--batch` counts tiles of
-128 pixels; of larger ones a batch has as many fewer. Everything computes in 32 bits, apart from `bfloat16`, `rounded` and
-`shipped`, the network of the package, which compute in what is fastest here. With data (`--data`, or where `find_data`
+cross entropy, backward and Adam, each one's own: fastai's, torch's beside SMP, `FusedAdam`; random weights, random tiles:
+speed does not depend on them. `--batch` counts tiles of 128 pixels; of larger ones a batch has as many fewer. Everything
+computes in 32 bits, apart from `bfloat16`, `rounded` and `shipped`, the network of the package, which compute in what is
+fastest here. With data (`--data`, or where `find_data`
 looks) it also times reading, scoring and run-length coding beside the loops that one finds in most solutions.
 
 `python tools/bench.py --submission > nbs/results/submission.json` times the command that makes a submission of all test
@@ -45,6 +46,8 @@ CONTENDERS = {  # name: network, memory layout, engine
     BASE: (lambda: smp('resnet34'), False, 'torch'),
     'SMP Lite0': (lambda: smp('tu-tf_efficientnet_lite0'), False, 'torch'),
     'fastai ResNet34': (fastai_unet, False, 'torch'),
+    'SMP ResNet34, bfloat16': (lambda: smp('resnet34'), False, 'short'),
+    'fastai ResNet34, bfloat16': (fastai_unet, False, 'short'),
     'ours ResNet34': (lambda: ours('resnet34', (128, 128, 128, 128)), True, 'torch'),
     'ours ResNet34, bfloat16': (lambda: ours('resnet34', (128, 128, 128, 128)), True, 'short'),
     'ours Lite0': (lambda: ours('tf_efficientnet_lite0', (96, 64, 48, 32), 'HypercolumnHead', 'ConvUnetBlock'), True, 'torch'),
@@ -55,11 +58,21 @@ CONTENDERS = {  # name: network, memory layout, engine
     'ours Lite0, OpenVINO': (lambda: ours('tf_efficientnet_lite0', (96, 64, 48, 32), 'HypercolumnHead', 'ConvUnetBlock'), False, 'openvino'),
     'ours Lite0, OpenVINO, rounded': (lambda: ours('tf_efficientnet_lite0', (96, 64, 48, 32), 'HypercolumnHead', 'ConvUnetBlock'), False, 'rounded'),
     'shipped': (None, False, 'rounded')}
-PAIRS = [('train', 'ours ResNet34', BASE), ('train', 'ours ResNet34', 'fastai ResNet34'), ('train', 'ours ResNet34, bfloat16', 'fastai ResNet34'), ('train', 'ours Lite0', 'SMP Lite0'),
+PAIRS = [('train', 'ours ResNet34', BASE), ('train', 'ours ResNet34', 'fastai ResNet34'), ('train', 'ours ResNet34, bfloat16', 'fastai ResNet34'),
+         ('train', 'ours ResNet34, bfloat16', 'SMP ResNet34, bfloat16'), ('train', 'ours ResNet34, bfloat16', 'fastai ResNet34, bfloat16'), ('train', 'ours Lite0', 'SMP Lite0'),
          ('predict', 'ours ResNet34', BASE), ('predict', 'ours ResNet34', 'fastai ResNet34'), ('predict', 'ours Lite0', 'SMP Lite0'),
          ('predict', 'ours ResNet34, OpenVINO', 'SMP ResNet34, OpenVINO'), ('predict', 'ours Lite0, OpenVINO', 'SMP Lite0, OpenVINO'),
          ('predict', 'ours Lite0, OpenVINO', 'ours Lite0, ONNX Runtime'), ('predict', 'shipped', 'ours Lite0'), ('predict', 'shipped', BASE)]
 
+
+def adam(name: str, parameters: list):
+    "The optimiser that comes with a contender."
+    if name.startswith('SMP'):
+        from torch.optim import AdamW
+        return AdamW(parameters, 1e-4)
+    from fastai.optimizer import Adam
+    from salt_tgs.training import FusedAdam
+    return (Adam if name.startswith('fastai') else FusedAdam)(parameters, lr=1e-4)
 
 def rate(step, n: int, seconds: float) -> float: # tiles a second
     "The median of as many calls as fit into the time, three at least."
@@ -138,7 +151,7 @@ def work(name: str, threads: int, batch: int, seconds: float, pipe):
             model.eval()
             with torch.inference_mode(), short(): model(x); pipe.send(rate(lambda: model(x), n, seconds))
         else:
-            model.train(); y = (x > .5).float(); opt = torch.optim.AdamW(model.parameters(), 1e-4)
+            model.train(); y = (x > .5).float(); opt = adam(name, list(model.parameters()))
             def step():
                 opt.zero_grad()
                 with short(): out = model(x)
