@@ -27,6 +27,7 @@ const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
 for (let t; t = walk.nextNode();) if (/\$\$|\\[(\[]/.test(t.data) && !t.parentElement.closest('pre, code, script, style')) bad.push(t.data.trim())
 return bad
 """
+DARK = "const [r, g, b] = getComputedStyle(document.body).backgroundColor.match(/[\\d.]+/g); return r < 100 && document.documentElement.classList.contains('quarto-dark')"
 # What is beyond the right edge, too: the theme clips it, so that it makes no page wider. A box that scrolls may hold it
 SIDEWAYS = """
 const wide = document.documentElement.scrollWidth > innerWidth + 1 ? [[document.documentElement.scrollWidth, innerWidth]] : []
@@ -88,6 +89,7 @@ def show(browser, size, scheme='light'):
     browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=size[0], height=size[1], deviceScaleFactor=1, mobile=size == NARROW))
     browser.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': [{'name': 'prefers-color-scheme', 'value': scheme}, {'name': 'prefers-reduced-motion', 'value': 'reduce'}]})
     assert browser.execute_script(f"return innerWidth === {size[0]} && matchMedia('(prefers-color-scheme: {scheme})').matches")
+    if browser.current_url.startswith('http'): WebDriverWait(browser, 10).until(lambda b: b.execute_script(DARK) == (scheme == 'dark'))  # the page follows a moment later
 
 
 def console(browser):
@@ -135,6 +137,16 @@ def test_every_text_can_be_read(page, scheme):
 def test_nothing_scrolls_sideways_on_a_telephone(page):
     show(page, NARROW)
     assert page.execute_script(SIDEWAYS) == []
+
+
+def test_a_reader_who_wants_the_other_scheme_keeps_it(browser, site):
+    browser.get(site)
+    show(browser, WIDE)
+    browser.find_element(By.CLASS_NAME, 'quarto-color-scheme-toggle').click()
+    WebDriverWait(browser, 10).until(lambda b: b.execute_script(DARK))
+    browser.get(site + 'model.html')
+    WebDriverWait(browser, 10).until(lambda b: b.execute_script(DARK))
+    browser.execute_script('localStorage.clear()')
 
 
 @pytest.mark.parametrize('scheme', SCHEMES)

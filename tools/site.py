@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r'(?<=\]\()[^\s()]+|(?:(?<=\bsrc=")|(?<=\bhref="))[^"]+')
 ADDRESS = re.compile(' at 0x[0-9a-f]{6,}')  # in the signature of a function whose default is a function; another one in every build
 ICON = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'><path fill='rgb(29,105,189)' d='M0 8C3 8 2 1 4 1s1 7 4 7'/></svg>"  # a dome of salt; without one, browsers ask for a file that is not there
-STOCK = re.compile('output-file|commonmark|keep-md|broken link')  # what smalldocs says of stock settings, or `check_links` says too
+STOCK = re.compile('output-file|respect-user-color-scheme|commonmark|keep-md|broken link')  # what smalldocs says of stock settings, or `check_links` says too
 
 
 # ---- the notebooks, processed by nbdev in a copy of the project
