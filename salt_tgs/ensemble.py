@@ -95,7 +95,7 @@ class Ensemble:
 
     @torch.inference_mode()
     def _batch(self, tiles: np.ndarray) -> np.ndarray: # shape (n, h, w), probabilities 0 to 1
-        x = torch.from_numpy(np.ascontiguousarray(tiles)).to(self.device)[:, None].float() / 255
+        x = torch.from_numpy(np.array(tiles, order='C')).to(self.device)[:, None].float() / 255
         logits = 0
         for m in self.members:
             framed = frame(x, m.meta['size'], m.meta['how']).contiguous(memory_format=torch.channels_last)
@@ -112,7 +112,7 @@ class Ensemble:
     def save(self,
         folder: str | Path, # made if it is not there
         dtype: torch.dtype=torch.float32, # of the numbers in the files
-        **about, # goes into `ensemble.json`: scores and the like; what JSON can hold
+        **about: Any, # goes into `ensemble.json`: scores and the like; what JSON can hold
     ) -> Path: # the folder
         "Write all members and `ensemble.json`, which names them."
         if not all(isinstance(m, Unet) for m in self.members): raise ValueError('the members are files of an engine, without weights to save; load the ensemble with engine=False')

@@ -232,7 +232,10 @@ class SCSE(nn.Module):
         self.channel = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, mid, 1), nn.ReLU(), nn.Conv2d(mid, channels, 1), nn.Sigmoid())
         self.spatial = nn.Sequential(nn.Conv2d(channels, 1, 1), nn.Sigmoid())
 
-    def forward(self, x: Tensor) -> Tensor: return x * self.channel(x) + x * self.spatial(x)
+    def forward(self,
+        x: Tensor, # shape (n, channels, h, w)
+    ) -> Tensor: # same shape
+        return x * self.channel(x) + x * self.spatial(x)
 
 # %% ../nbs/01_model.ipynb #532bf75e
 class UnetBlock(nn.Module):
@@ -247,10 +250,18 @@ class UnetBlock(nn.Module):
         self.up, self.skip = nn.ConvTranspose2d(in_channels, half, 2, 2), nn.Conv2d(skip_channels, out_channels - half, 1)
         self.bn, self.gate = nn.BatchNorm2d(out_channels), SCSE(out_channels)
 
-    def join(self, x: Tensor, skip: Tensor) -> Tensor: # of the skip's size
+    def join(self,
+        x: Tensor, # the coarse map, shape (n, in_channels, h, w)
+        skip: Tensor, # the encoder's, shape (n, skip_channels, 2h, 2w), or one less where that is odd
+    ) -> Tensor: # shape (n, out_channels, *) of the skip's size, before the gates
+        "Both maps side by side."
         return self.bn(torch.cat([self.up(x)[..., :skip.shape[-2], :skip.shape[-1]], self.skip(skip)], 1).relu())
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor: return self.gate(self.join(x, skip))
+    def forward(self,
+        x: Tensor, # the coarse map, shape (n, in_channels, h, w)
+        skip: Tensor, # the encoder's, of twice its size
+    ) -> Tensor: # shape (n, out_channels, *) of the skip's size
+        return self.gate(self.join(x, skip))
 
 # %% ../nbs/01_model.ipynb #0a096c5b
 class ConvUnetBlock(UnetBlock):
@@ -264,7 +275,11 @@ class ConvUnetBlock(UnetBlock):
         conv = lambda: (nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU())
         self.convs = nn.Sequential(*conv(), *conv())
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor: return self.gate(self.convs(self.join(x, skip)))
+    def forward(self,
+        x: Tensor, # the coarse map, shape (n, in_channels, h, w)
+        skip: Tensor, # the encoder's, of twice its size
+    ) -> Tensor: # shape (n, out_channels, *) of the skip's size
+        return self.gate(self.convs(self.join(x, skip)))
 
 # %% ../nbs/01_model.ipynb #ac04d91d
 BLOCKS = {b.__name__: b for b in (UnetBlock, ConvUnetBlock)}  # by the names that manifests use
@@ -400,7 +415,7 @@ def save_network(
     path: str | Path, # without suffix: PATH.safetensors and PATH.json are written
     model: Unet, # its weights and its own manifest are saved
     dtype: torch.dtype=torch.float32, # of the numbers in the file; half precision is enough to predict
-    **extra, # goes into the manifest: size, how, recipe ...; what JSON can hold
+    **extra: Any, # goes into the manifest: size, how, recipe ...; what JSON can hold
 ) -> Path: # the same path
     "Write a network and its manifest."
     import timm

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['RULES', 'SIZES', 'check_submission', 'write_submission', 'submit', 'make_folds', 'train_folds', 'gather_folds',
-           'by_size', 'Result', 'report', 'result_row', 'write_results', 'compare_runs', 'pick_recipe', 'prepare_out',
-           'predict_test', 'predict_submission', 'train', 'train_all', 'run', 'evaluate', 'pseudo_labels', 'Teacher']
+           'by_size', 'Result', 'report', 'result_row', 'write_results', 'compare_scores', 'compare_runs',
+           'pick_recipe', 'prepare_out', 'predict_test', 'predict_submission', 'train', 'train_all', 'run', 'evaluate',
+           'pseudo_labels', 'Teacher']
 
 # %% ../nbs/05_submission.ipynb #912f5d42
 import base64
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +36,7 @@ from .data import DataError, SaltData, TileFiles, Tiles, coverage_folds, depth_f
 from .ensemble import THRESHOLDS, Ensemble, average_weights, best_threshold, cross_fit_threshold, decided, out_of_fold, threshold_scores, to_masks
 from .losses import score_se, tile_scores
 from .model import Unet, load_network, write_atomically
-from .training import RECIPES, Recipe, Stage, build_model, total_tiles, train_fold
+from .training import RECIPES, Recipe, Stage, build_model, check_recipe, total_tiles, train_fold
 
 # %% ../nbs/05_submission.ipynb #e874662e
 def check_submission(
@@ -111,7 +113,7 @@ def train_folds(
     only: list[int] | None=None, # train these folds; none: all
     resume: bool=False, # go on where an earlier training stopped
     teach: Callable | None=None, # from a fold to a network that never saw it and the tiles that this network labelled
-    **meta, # goes into each network's manifest
+    **meta: Any, # goes into each network's manifest
 ) -> tuple[dict[int, list[Path]], pd.DataFrame]: # snapshots by the fold that they never saw; one row an epoch
     "Run a recipe once for each fold, on all other folds."
     ks = sorted(set(folds.tolist() if only is None else only))
@@ -277,29 +279,44 @@ def write_results(
     return folder
 
 # %% ../nbs/05_submission.ipynb #539e1a4f
+def compare_scores(
+    a: str | Path, # a CSV file with the score of each tile, as `write_results` writes it
+    b: str | Path, # another, to compare with
+) -> dict: # tiles that both have scored, the mean gain of a over b on them, its standard error
+    "The paired difference of two runs on the tiles that both have scored."
+    one, other = (pd.read_csv(p, index_col='id').score for p in (a, b))
+    gain = (one - other).dropna()
+    return dict(tiles=len(gain), gain=gain.mean() if len(gain) else np.nan, se=score_se(gain.values) if len(gain) > 1 else np.nan)
+
 def compare_runs(
     folder: str | Path, # as `write_results` fills it
     a: str, # name of a run
     b: str, # name of the run that it is compared with
-) -> dict: # tiles that both have scored, the mean gain of a over b on them, its standard error
-    "The paired difference of two runs on the tiles that both have scored."
-    one, other = (pd.read_csv(Path(folder)/'oof'/f'{name}.csv', index_col='id').score for name in (a, b))
-    gain = (one - other).dropna()
-    return dict(tiles=len(gain), gain=gain.mean() if len(gain) else np.nan, se=score_se(gain.values) if len(gain) > 1 else np.nan)
+) -> dict: # as `compare_scores`
+    "`compare_scores` of two runs in one folder of results."
+    return compare_scores(*(Path(folder)/'oof'/f'{name}.csv' for name in (a, b)))
 
 # %% ../nbs/05_submission.ipynb #7add1acd
 def pick_recipe(
-    preset: str='quick', # a name in `RECIPES`
+    preset: str='quick', # a name in `RECIPES`, or a JSON file with a recipe: what `asdict` gives, or the `run.json` of a run
     folds: int | None=None, # instead of the recipe's number
     encoder: str | None=None, # instead of the recipe's
     epochs_scale: float=1., # all numbers of epochs are multiplied by it
     bs: int | None=None, # tiles in a batch, instead of the recipe's
 ) -> Recipe: # ready to run
     "A preset, with what the caller wants otherwise."
-    if preset not in RECIPES: raise ValueError(f'unknown preset {preset!r}; there are {", ".join(RECIPES)}')
+    if str(preset).endswith('.json'):
+        try:
+            values = json.loads(Path(preset).read_text())
+            own = Recipe.read(values.get('recipe', values))
+        except OSError as e: raise ValueError(f'{preset}: cannot be read ({e.strerror})') from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e: raise ValueError(f'{preset}: not a recipe ({e!r}); begin with the run.json of a run, or with json.dumps(asdict(RECIPES["quick"]))') from None
+        check_recipe(own)
+    elif preset in RECIPES: own = RECIPES[preset]
+    else: raise ValueError(f'unknown preset {preset!r}; there are {", ".join(RECIPES)}, or name a JSON file with a recipe of your own')
     if folds is not None and folds < 2: raise ValueError(f'{folds} folds: there must be at least 2')
     if not 0 < epochs_scale < 100: raise ValueError(f'the scale of the epochs must be above 0 and below 100, not {epochs_scale}')
-    recipe = RECIPES[preset] if epochs_scale == 1 else RECIPES[preset].scaled(epochs_scale)
+    recipe = own if epochs_scale == 1 else own.scaled(epochs_scale)
     if bs is not None and bs < 2: raise ValueError(f'{bs} tiles in a batch: there must be at least 2')
     if bs is not None: recipe = replace(recipe, stages=tuple(replace(s, bs=bs) for s in recipe.stages))
     return replace(recipe, **{k: v for k, v in dict(folds=folds, encoder=encoder).items() if v is not None})
@@ -379,6 +396,10 @@ class _Clock:
         self.seconds[part], self.last = now - self.last, now
 
 # %% ../nbs/05_submission.ipynb #6b11e7c9
+def _check_start(recipe: Recipe, start: str | Path | None):
+    "Refuse to begin from photographs what was meant to go on."
+    if (recipe.goes_on or recipe.taught) and start is None: raise ValueError(f'the recipe {recipe.name} goes on from an earlier run: name its folder by --start')
+
 def _check(recipe: Recipe, tiles: Tiles, start: str | Path | None, out: str | Path):
     "Refuse tiles that a recipe cannot take, and a folder in which the run to go on from would be lost."
     side, most = max(tiles.images.shape[1:]), min(s.size for s in recipe.stages)
@@ -398,7 +419,8 @@ def _named(device: torch.device) -> str:
 def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start) -> tuple[Result, Path, _Clock]:
     "Check, split, train, and score out of fold what is finished."
     clock = _Clock()
-    if recipe.taught and start is None: raise ValueError(f'the recipe {recipe.name} goes on from an earlier run: name its folder by --start')
+    check_recipe(recipe)
+    _check_start(recipe, start)
     size = _bytes(build_model(recipe, weights))
     salt = load_data(find_data() if data is None else data)
     folds = make_folds(salt.train, recipe)
@@ -470,7 +492,9 @@ def train_all(
     start: str | Path | None=None, # folder of an earlier run, whose first finished fold's network this one goes on from
 ) -> Ensemble: # also in `out`/ensemble
     "Train on all labelled tiles; nothing is left to score the result with."
+    check_recipe(recipe)
     if recipe.taught: raise ValueError(f'the recipe {recipe.name} is taught fold by fold; there is no teacher for all tiles')
+    _check_start(recipe, start)
     size = _bytes(build_model(recipe, weights))
     salt = load_data(find_data() if data is None else data)
     about = dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=salt.train.sha256(), folds='none')

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['AUGMENT', 'RECIPES', 'TileLoader', 'Prepare', 'flip', 'warp', 'light', 'bend', 'cutout', 'StopOnNaN', 'Autocast',
-           'fast_dtype', 'FusedAdam', 'make_learner', 'Stage', 'Recipe', 'seed_stages', 'Checkpoint', 'Progress',
-           'total_tiles', 'fit_stage', 'build_model', 'commit', 'train_fold']
+           'fast_dtype', 'FusedAdam', 'make_learner', 'Stage', 'Recipe', 'seed_stages', 'check_recipe', 'Checkpoint',
+           'Progress', 'total_tiles', 'fit_stage', 'build_model', 'commit', 'train_fold']
 
 # %% ../nbs/03_training.ipynb #eb0f589e
 import copy
@@ -20,7 +20,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 import pandas as pd
@@ -180,7 +180,11 @@ class Autocast(Callback):
         for m in self.model.modules() if device == 'cpu' else ():
             if isinstance(m, nn.Conv2d) and m.groups > 1: m.forward = self.within(m, device, False)
 
-    def within(self, m: nn.Module, device: str, short: bool) -> Callable:
+    def within(self,
+        m: nn.Module, # not changed
+        device: str, # of autocast: cpu or cuda
+        short: bool, # in the shorter format, or not
+    ) -> Callable: # of the module's input
         "The module's `forward` with or without autocast, from float32 to float32."
         def forward(x):
             with torch.autocast(device, self.dtype, enabled=short): return type(m).forward(m, x.float()).float()
@@ -276,6 +280,7 @@ class Recipe:
     drop_path: float=0. # chance that a tile skips the deepest block of the encoder in training; shallower ones less
     how: str='pad' # how tiles are framed: 'pad' or 'resize'
     augment: tuple[str, ...]=('flip', 'warp', 'light') # names in `AUGMENT`
+    goes_on: bool=False # starts, fold by fold, from the networks of an earlier run
     taught: float=0. # share of each batch whose masks a teacher drew; above 0 a fold goes on from its teacher
     sure: float=.9 # a teacher's mask counts if it has decided this share of the pixels
     lr_div: tuple[float, float, float]=(9, 3, 1) # the top rate of early encoder, late encoder and decoder is divided by these
@@ -290,17 +295,23 @@ class Recipe:
     every: int=5 # epochs between two looks at the unseen tiles; the last epoch of a fit always has one
 
     @classmethod
-    def read(cls, values: dict) -> 'Recipe': # what a version did not know that wrote it has its default
+    def read(cls,
+        values: dict, # as `asdict` gave them
+    ) -> 'Recipe': # what a version did not know that wrote it has its default
         "A recipe from what JSON kept of it."
         plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**plain | dict(stages=tuple(Stage(**s) for s in values['stages'])))
 
-    def scaled(self, factor: float) -> 'Recipe': # epochs multiplied, at least 1 each; no more snapshots than the last stage has epochs
+    def scaled(self,
+        factor: float, # that epochs are multiplied by
+    ) -> 'Recipe': # at least 1 epoch a stage; no more snapshots than the last stage has epochs
         "The same recipe, shorter or longer."
         stages = tuple(replace(s, epochs=max(1, round(s.epochs * factor))) for s in self.stages)
         return replace(self, stages=stages, snapshots=min(self.snapshots, stages[-1].epochs * stages[-1].cycles))
 
-    def n_taught(self, stage: Stage) -> int: # of the stage's bs
+    def n_taught(self,
+        stage: Stage, # one of this recipe's
+    ) -> int: # of the stage's bs
         "How many tiles of a batch a teacher labels."
         return round(stage.bs * self.taught)
 
@@ -327,11 +338,22 @@ RECIPES = {r.name: r for r in (
     Recipe('shipped', (Stage(128, 'bce', 6, 2e-3, wd=5e-2), Stage(128, 'symmetric_lovasz', 18, 2e-3, wd=5e-2)), head='HypercolumnHead', decoder_channels=(96, 64, 48, 32),
            drop_path=.2, augment=('flip', 'warp', 'light', 'cutout'), lr_div=(3, 3, 1), div_final=20., snapshots=5, average=True),
     Recipe('longer', (Stage(104, 'symmetric_lovasz', 6, 1e-3), Stage(128, 'symmetric_lovasz', 5, 5e-4)), head='HypercolumnHead', decoder_channels=(96, 64, 48, 32),
-           lr_div=(3, 3, 1), div_final=20., snapshots=5, average=True),
+           goes_on=True, lr_div=(3, 3, 1), div_final=20., snapshots=5, average=True),
     Recipe('taught', (Stage(104, 'symmetric_lovasz', 6, 1e-3), Stage(128, 'symmetric_lovasz', 3, 5e-4)), head='HypercolumnHead', decoder_channels=(96, 64, 48, 32),
            taught=.5, lr_div=(3, 3, 1), div_final=20., snapshots=3, average=True),
     Recipe('seed', seed_stages(), 'resnet34', (128, 128, 128, 128), 'UnetBlock', how='resize', augment=('flip',),
            pct_start=1 / 30, div=20, div_final=20, split='depth', folds=8, snapshots=10))}
+
+# %% ../nbs/03_training.ipynb #c4ec0002
+def check_recipe(
+    recipe: Recipe, # to be run
+):
+    "Refuse a recipe with a name that no table has."
+    if not isinstance(recipe, Recipe): raise ValueError(f'a recipe is one of RECIPES or `replace` of one, not {recipe!r}')
+    if not (type(recipe.stages) is tuple and recipe.stages): raise ValueError(f'recipe {recipe.name}: its stages are a tuple, (Stage(...),), not {recipe.stages!r}')
+    for what, where, table, names in (('loss', 'LOSSES', LOSSES, [s.loss for s in recipe.stages]), ('augmentation', 'AUGMENT', AUGMENT, recipe.augment), ('block', 'BLOCKS', BLOCKS, [recipe.block]), ('head', 'HEADS', HEADS, [recipe.head])):
+        for name in names:
+            if name not in table: raise ValueError(f'recipe {recipe.name}: no {what} is called {name!r}; there are {", ".join(table)}, and {where}["NAME"] = ... adds one')
 
 # %% ../nbs/03_training.ipynb #c37f4262
 def _random_state(learn: Learner) -> dict:
@@ -371,7 +393,7 @@ class Checkpoint(Callback):
         keep: int=0, # snapshots to keep: of this many last epochs
         every: int=1, # epochs between two looks at the unseen tiles; 0: there are none to look at
         back: dict | None=None, # a checkpoint's content, to go on from
-        **meta, # goes into each manifest
+        **meta: Any, # goes into each manifest
     ):
         self.path, self.state, self.keep, self.every, self.back, self.meta = Path(path), state, keep, every, back, meta
 
@@ -553,9 +575,10 @@ def train_fold(
     cbs: tuple[Callback, ...]=(), # further callbacks of every fit
     start: Unet | None=None, # a network to go on from, not changed; none: what the recipe builds
     pseudo: Tiles | None=None, # with a teacher's masks, for a recipe that wants them
-    **meta, # goes into each manifest
+    **meta: Any, # goes into each manifest
 ) -> tuple[list[Path], pd.DataFrame]: # the snapshots' files; losses and official score of `valid`, one row an epoch
     "Run all stages of a recipe on one fold and keep the snapshots of the last."
+    check_recipe(recipe)
     folder = Path(folder)
     path, log = folder/f'fold{fold}.checkpoint', folder/f'fold{fold}.json'
     if recipe.snapshots > (most := recipe.stages[-1].epochs * recipe.stages[-1].cycles): raise ValueError(f'recipe {recipe.name}: {recipe.snapshots} snapshots are wanted, but its last stage has {most} epochs')

@@ -40,7 +40,7 @@ def test_help_answers_at_once():
         start = time.perf_counter()
         p = salt('--help')
         times.append(time.perf_counter() - start)
-    assert {'run', 'train', 'evaluate', 'predict', 'submit', 'check-data'} <= set(p.stdout.split())
+    assert {'run', 'train', 'evaluate', 'compare', 'predict', 'submit', 'check-data'} <= set(p.stdout.split())
     assert min(times) < 2
 
 
@@ -123,7 +123,9 @@ def alone_in(folder):
 @pytest.mark.parametrize('args, code, words', [
     ((), 2, 'required'),
     (('fly',), 2, 'invalid choice'),
-    (('run', '--preset', 'huge'), 2, 'invalid choice'),
+    (('run', '--preset', 'huge'), 2, 'there are quick'),
+    (('run', '--preset', 'none.json'), 1, 'none.json: cannot be read'),
+    (('compare', 'x', 'y'), 1, 'not the folder of a finished run'),
     (('run', '--folds', 'two'), 2, 'at least 2'),
     (('run', '--folds', '1'), 2, 'at least 2'),
     (('run', '--epochs-scale', '0'), 1, 'above 0'),
@@ -132,6 +134,7 @@ def alone_in(folder):
     (('run', '--resume', '--overwrite'), 2, 'not allowed with'),
     (('train', '--only-folds', '7'), 1, 'no fold 7'),
     (('train', '--preset', 'taught'), 1, '--start'),
+    (('train', '--preset', 'longer'), 1, '--start'),
     (('train', '--start', 'nowhere'), 1, 'not the folder of a run'),
     (('train', '--all-tiles', '--start', 'nowhere'), 1, 'not the folder of a run'),
     (('train', '--all-tiles', '--only-folds', '1'), 1, 'holds no fold out'),
