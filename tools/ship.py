@@ -45,9 +45,10 @@ def ship(run: Path, folds: Path) -> Path:
 
 def keep(run: Path, recipe: Recipe, folder: Path) -> Path:
     "Write all finished folds as a small run, beside those that are there."
-    about = json.loads((run/'run.json').read_text()) | dict(recipe=asdict(recipe))
+    today = lambda text: json.loads(json.dumps((about := json.loads(text)) | dict(recipe=asdict(Recipe.read(about['recipe'])))))  # what an older version did not know, has its default
+    about = today((run/'run.json').read_text())
     if folder.resolve() == run: raise SystemExit(f'{folder}: this is the run itself')
-    if (folder/'run.json').exists() and json.loads((folder/'run.json').read_text()) != json.loads(json.dumps(about)): raise SystemExit(f'{folder}: holds the folds of another run')
+    if (folder/'run.json').exists() and today((folder/'run.json').read_text()) != about: raise SystemExit(f'{folder}: holds the folds of another run')
     for fold, nets in gather_folds(run/'networks', recipe)[0].items():
         if (folder/'networks'/f'fold{fold}.json').exists(): continue  # a network that is written again has another hash, and others may have gone on from it
         log = json.loads((run/'networks'/f'fold{fold}.json').read_text())
