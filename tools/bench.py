@@ -1,7 +1,7 @@
 """Time this project's networks beside what people would otherwise take, and print JSON.
 
-`python tools/bench.py [--rounds 5] [--sizes 128 256] [--batch 16] [--seconds 3] > nbs/results/speed.json` wants
-`pip install segmentation-models-pytorch` and the extra `onnx`. Each contender lives in a process of its own; they take
+`python tools/bench.py --what predict [--rounds 5] [--sizes 128 256] [--batch 16] [--seconds 3] > nbs/results/speed.json` and
+`--what train ... > nbs/results/training-speed.json` want `pip install segmentation-models-pytorch` and the extra `onnx`. Each contender lives in a process of its own; they take
 turns, so that a disturbance hits all of them, and ratios are taken within a round. A step of training is forward,
 cross entropy, backward and Adam, each one's own: fastai's, torch's beside SMP, `FusedAdam`; random weights, random tiles:
 speed does not depend on them. `--batch` counts tiles of 128 pixels; of larger ones a batch has as many fewer. Everything
@@ -248,13 +248,15 @@ def main():
     p.add_argument('--rounds', type=int, default=5); p.add_argument('--sizes', type=int, nargs='+', default=[128, 256])
     p.add_argument('--batch', type=int, default=16); p.add_argument('--seconds', type=float, default=3.)
     p.add_argument('--data', type=Path)
-    p.add_argument('--only', nargs='+', choices=CONTENDERS, default=list(CONTENDERS)); p.add_argument('--threads', type=int, default=os.cpu_count())
+    p.add_argument('--what', choices=['predict', 'train'], default='predict')
+    p.add_argument('--only', nargs='+', choices=CONTENDERS); p.add_argument('--threads', type=int, default=os.cpu_count())
     p.add_argument('--submission', action='store_true')
     args = p.parse_args()
     if args.submission:
         from salt_tgs.data import find_data
         from salt_tgs.training import commit
         return print(json.dumps(dict(rows=submission(args.data or find_data(), args.threads), threads=args.threads, processor=processor(), commit=commit()), indent=1))
+    args.only = args.only or [name for name, (_, _, engine) in CONTENDERS.items() if args.what == 'predict' or engine in ('torch', 'short')]
     if BASE not in args.only: args.only.insert(0, BASE)
     from salt_tgs.data import find_data
     from salt_tgs.training import commit
@@ -267,29 +269,28 @@ def main():
     rows, about = [], {}
     for size in args.sizes:
         for name in args.only: about[name] = ask(name, 'about', size)
-        for what in ('predict', 'train'):
-            for i in range(args.rounds + 1): # the first one warms up
-                for name in args.only:
-                    got = ask(name, what, size)
-                    if i and got is not None: rows.append(dict(size=size, what=what, round=i, name=name, rate=got))
-                print(f'{what} {size}: round {i} of {args.rounds}', file=sys.stderr)
+        for i in range(args.rounds + 1): # the first one warms up
+            for name in args.only:
+                got = ask(name, args.what, size)
+                if i and got is not None: rows.append(dict(size=size, what=args.what, round=i, name=name, rate=got))
+            print(f'{args.what} {size}: round {i} of {args.rounds}', file=sys.stderr)
     profile = {size: ask('ours Lite0, OpenVINO', 'profile', size) for size in args.sizes} if 'ours Lite0, OpenVINO' in args.only else {}
     memory = {}
     for name, (pipe, q) in workers.items(): pipe.send(None); memory[name] = pipe.recv(); q.join()  # what follows has the machine alone
     table, pairs, top = [], [], {bits: peak(args.threads, bits) for bits in (32, 16, 8)}
     middle = lambda v: {k: round(float(f(v)), 3) for k, f in dict(ratio=np.median, lowest=min, highest=max).items()}
     for size in args.sizes:
-        for what in ('predict', 'train'):
-            mine = {name: {r['round']: r['rate'] for r in rows if (r['size'], r['what'], r['name']) == (size, what, name)} for name in args.only}
-            for name, rates in mine.items():
-                if not rates: continue
-                work_, speed = about[name].get('gflop', {}).get(size), float(np.median(list(rates.values())))
-                table.append(dict(name=name, what=what, size=size, tiles_per_second=round(speed, 2)) | middle([v / mine[BASE][k] for k, v in rates.items()])
-                             | dict(parameters=about[name].get('parameters'), gflop=work_, share_of_peak=None if work_ is None else round(speed * work_ * (3 if what == 'train' else 1) / top[32], 3), peak_memory_mb=memory[name]))
-            pairs += [dict(what=what, size=size, ours=a, other=b) | middle([v / mine[b][k] for k, v in mine[a].items()]) for w, a, b in PAIRS if w == what and mine.get(a) and mine.get(b)]
+        what = args.what
+        mine = {name: {r['round']: r['rate'] for r in rows if (r['size'], r['what'], r['name']) == (size, what, name)} for name in args.only}
+        for name, rates in mine.items():
+            if not rates: continue
+            work_, speed = about[name].get('gflop', {}).get(size), float(np.median(list(rates.values())))
+            table.append(dict(name=name, what=what, size=size, tiles_per_second=round(speed, 2)) | middle([v / mine[BASE][k] for k, v in rates.items()])
+                         | dict(parameters=about[name].get('parameters'), gflop=work_, share_of_peak=None if work_ is None else round(speed * work_ * (3 if what == 'train' else 1) / top[32], 3), peak_memory_mb=memory[name]))
+        pairs += [dict(what=what, size=size, ours=a, other=b) | middle([v / mine[b][k] for k, v in mine[a].items()]) for w, a, b in PAIRS if w == what and mine.get(a) and mine.get(b)]
     import onnxruntime, torch
     from salt_tgs.engine import _openvino
-    print(json.dumps(dict(rows=table, pairs=pairs, profile=profile, everyday=everyday(args.data or find_data(), args.rounds), base=BASE, batch=args.batch, threads=args.threads, rounds=args.rounds, peak=top, processor=processor(),
+    print(json.dumps(dict(rows=table, pairs=pairs, profile=profile, everyday=everyday(args.data or find_data(), args.rounds) if args.what == 'predict' else {}, base=BASE, batch=args.batch, threads=args.threads, rounds=args.rounds, peak=top, processor=processor(),
                           torch=torch.__version__, onnxruntime=onnxruntime.__version__, openvino=_openvino().__version__.split('-')[0], commit=commit()), indent=1))
 
 
