@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_SIDE', 'MIN_SIDE', 'run_command', 'train_command', 'evaluate_command', 'compare_command', 'submit_command',
-           'check_command', 'predict_command', 'export_command', 'parser', 'main']
+           'check_command', 'predict_command', 'export_command', 'section_command', 'parser', 'main']
 
 # %% ../nbs/08_cli.ipynb #91691e4b
 import argparse
@@ -87,7 +87,8 @@ def compare_command(
         files += found
     d = compare_scores(*files)
     if d['tiles'] < 2: raise ValueError(f'{args.runs[0]} and {args.runs[1]} have {d["tiles"]} tiles in common; two are the least')
-    print(f'{args.runs[0]} scores {d["gain"]:+.4f} +/- {d["se"]:.4f} against {args.runs[1]}, on {d["tiles"]} tiles: ' + ('more than' if abs(d['gain']) > 2 * d['se'] else 'not') + ' twice the standard error' + ', so nobody can be sure' * (abs(d['gain']) <= 2 * d['se']))
+    sure = 'more than twice the standard error' if abs(d['gain']) > 2 * d['se'] else 'not twice the standard error, so nobody can be sure'
+    print(f'{args.runs[0]} scores {d["gain"]:+.4f} +/- {d["se"]:.4f} against {args.runs[1]}, on {d["tiles"]} tiles: {sure}')
     return 0
 
 # %% ../nbs/08_cli.ipynb #455af28c
@@ -176,11 +177,32 @@ def export_command(
     return 0
 
 
+# %% ../nbs/08_cli.ipynb #5e3c0102
+def section_command(
+    args: argparse.Namespace, # path, out, weights, overlap, tta, save_probs, save_uncertainty, crosslines, resume, part, workers, scheduler, iline, xline, unit
+) -> int: # exit code
+    "`salt-tgs section`: the salt of a whole survey, in the survey's own form."
+    from salt_tgs.section import predict_section
+    from tqdm import tqdm
+    with warnings.catch_warnings(), tqdm(total=0, disable=None, unit='panel') as bar:
+        warnings.filterwarnings('always', category=UserWarning, module='salt_tgs')
+        warnings.showwarning = lambda message, *_: print(f'salt-tgs: {message}', file=sys.stderr)
+        done = predict_section(args.path, args.out, args.weights, args.overlap, args.tta, args.save_probs, args.save_uncertainty, args.crosslines, args.resume, args.part, args.workers, args.scheduler, bar, iline=args.iline, xline=args.xline, unit=args.unit)
+    if done is None: print(f'{args.out}: this part is done; the last one puts all together (if a part has died there: the same command with --resume, without --part)')
+    else: print(f'{args.out}: mask' + ', probabilities' * args.save_probs + ', uncertainty' * args.save_uncertainty)
+    return 0
+
 # %% ../nbs/08_cli.ipynb #fcd5cdf4
 def _folds(text: str) -> int: # at least 2
     "A number of folds, or wrong usage."
     if not text.isdecimal() or int(text) < 2: raise argparse.ArgumentTypeError(f'{text!r}: the number of folds is a whole number of at least 2')
     return int(text)
+
+def _part(text: str) -> tuple[int, int]: # which, from 1, of how many
+    "One part of several, or wrong usage."
+    i, _, n = text.partition('/')
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)): raise argparse.ArgumentTypeError(f'{text!r}: a part is a number of a number, such as 2/5, counted from 1')
+    return int(i), int(n)
 
 # %% ../nbs/08_cli.ipynb #94e5e701
 _PRESETS = ('quick', 'shipped', 'longer', 'taught', 'seed')  # `RECIPES`, without the seconds that importing them takes
@@ -248,6 +270,23 @@ def parser() -> argparse.ArgumentParser: # of the whole command
     p.add_argument('--out', metavar='DIR', required=True, help='gets masks/ID.png and probabilities/ID.png, or submission.csv')
     p.add_argument('--weights', metavar='DIR', help='an ensemble, as `salt-tgs run` writes it; without it the network that comes with the package')
 
+    p = verb('section', section_command, 'mark the salt in a whole survey, a line or a volume, and write it in the same form')
+    p.add_argument('path', metavar='IN', help='SEG-Y, PNG or NumPy file, Zarr or MDIO folder')
+    p.add_argument('--out', metavar='OUT', required=True, help='the mask, of the same kind; OUT.work holds what is finished until all is')
+    p.add_argument('--weights', metavar='DIR', help='an ensemble, as `salt-tgs run` writes it; without it the network that comes with the package')
+    p.add_argument('--overlap', type=float, metavar='X', default=.5, help='share of a window that its neighbour covers, too, 0 to 0.9 (default: %(default)s)')
+    p.add_argument('--tta', action=argparse.BooleanOptionalAction, default=True, help='look at the mirror image, too, in twice the time (default: yes)')
+    p.add_argument('--save-probs', action='store_true', help='write OUT.probs beside OUT: probabilities, as percent where samples are whole numbers')
+    p.add_argument('--save-uncertainty', action='store_true', help='write OUT.uncertainty: standard deviation of the probability over networks and views')
+    p.add_argument('--crosslines', action='store_true', help='predict along crosslines, too, and average')
+    p.add_argument('--resume', action='store_true', help='go on with unfinished work of the same settings')
+    p.add_argument('--part', type=_part, metavar='I/N', help='do every Nth panel, beginning with the Ith; the part that ends last puts all together')
+    p.add_argument('--workers', type=int, metavar='N', default=1, help='processes of one thread each on this machine (default: this one alone, with all threads)')
+    p.add_argument('--scheduler', metavar='ADDRESS', help='of a Dask scheduler whose workers see the same files')
+    p.add_argument('--iline', type=int, metavar='BYTE', default=189, help='where a SEG-Y trace header has its inline number (default: %(default)s)')
+    p.add_argument('--xline', type=int, metavar='BYTE', default=193, help='and its crossline number (default: %(default)s)')
+    p.add_argument('--unit', choices=['ms', 'm'], default='ms', help='of the samples (default: %(default)s)')
+
     p = verb('export', export_command, 'write networks as ONNX files, for other programs, and check them')
     p.add_argument('--out', metavar='DIR', required=True, help='gets member00.onnx and so on')
     p.add_argument('--weights', metavar='DIR', help='an ensemble, as `salt-tgs run` writes it; without it the network that comes with the package')
@@ -267,7 +306,7 @@ def main(
     if main_thread: before = signal.signal(signal.SIGTERM, end)
     try: return args.call(args)
     except KeyboardInterrupt as e:
-        print('interrupted' + ('; the same command with --resume' + ' instead of --overwrite' * args.overwrite + ' goes on' if hasattr(args, 'resume') else ''), file=sys.stderr)
+        print('interrupted' + ('; the same command with --resume' + ' instead of --overwrite' * getattr(args, 'overwrite', False) + ' goes on' if hasattr(args, 'resume') else ''), file=sys.stderr)
         return 128 + (e.args[0] if e.args else signal.SIGINT)
     except Exception as e:
         if args.debug: raise
