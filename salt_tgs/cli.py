@@ -69,7 +69,7 @@ def evaluate_command(
     tiles = load_data(args.path).train
     found = evaluate(ensemble, tiles, args.seen)
     if args.out: write_atomically(args.out, found.to_csv(lineterminator='\n').encode())
-    print(f'official score {found.score.mean():.4f}' + (f' +/- {score_se(found.score.values):.4f}' if len(found) > 1 else '') + f' on {len(found)} tiles' + (f'; {len(tiles) - len(found)} were left out: the weights were trained on them, or they are black' if len(found) < len(tiles) else ''))
+    print(f'official score {found.score.mean():.4f}' + (f' +/- {score_se(found.score.values):.4f}' if len(found) > 1 else '') + f' on {len(found)} tiles; all empty: {(found["size"] == 0).mean():.4f}' + (f'; {len(tiles) - len(found)} were left out: the weights were trained on them, or they are black' if len(found) < len(tiles) else ''))
     kept = tiles[[i for i, id in enumerate(tiles.ids) if id in found.index]]
     print(by_size(found.score.values, kept.masks).round(3).to_string())
     return 0
@@ -122,7 +122,7 @@ MIN_SIDE = 32  # smallest
 
 # %% ../nbs/08_cli.ipynb #14d66970
 def predict_command(
-    args: argparse.Namespace, # images, out, weights
+    args: argparse.Namespace, # images, out, weights, overwrite
 ) -> int: # exit code
     "`salt-tgs predict`: masks and probabilities for single images, or a submission for a folder of test tiles."
     from salt_tgs.data import DataError, _png, read_image
@@ -134,23 +134,27 @@ def predict_command(
         path = predict_submission(args.images[0], Path(args.out)/'submission.csv', Ensemble.load(args.weights))
         print(f'{path}: checked, ready for `salt-tgs submit`')
         return 0
-    images = {}
+    images, bad = {}, []
     for path in map(Path, args.images):
-        if path.stem in images: raise DataError(f'{path}: a second image of the name {path.stem}; results would overwrite each other')
-        if path.exists() and not path.is_file(): raise DataError(f'{path}: not a file; name PNG images, or one folder of test tiles')
         try:
+            if path.stem in images: raise DataError(f'{path}: a second image of the name {path.stem}; results would overwrite each other')
+            if path.exists() and not path.is_file(): raise DataError(f'{path}: not a file; name PNG images, or one folder of test tiles')
             if (size := path.stat().st_size) > 2**24: raise DataError(f'{path}: {size} bytes are too many for a tile')
-            images[path.stem] = read_image(path.read_bytes(), str(path), MAX_SIDE)
-        except OSError as e: raise DataError(f'{path}: {e.strerror or e}') from None
-        h, w = images[path.stem].shape
-        if min(h, w) < MIN_SIDE: raise DataError(f'{path}: {w} x {h} pixels; `predict` takes tiles of at least {MIN_SIDE} a side')
+            image = read_image(path.read_bytes(), str(path), MAX_SIDE)
+            if min(image.shape) < MIN_SIDE: raise DataError(f'{path}: {image.shape[1]} x {image.shape[0]} pixels; `predict` takes tiles of at least {MIN_SIDE} a side')
+            images[path.stem] = image
+        except DataError as e: bad.append(str(e))
+        except OSError as e: bad.append(f'{path}: {e.strerror or e}')
+    if bad: raise DataError((f'{len(bad)} of {len(args.images)} images cannot be taken, and nothing was written: ' if len(bad) > 1 else '') + '; '.join(bad))
+    files = {id: [Path(args.out)/kind/f'{id}.png' for kind in ('masks', 'probabilities')] for id in images}
+    there = [p for pair in files.values() for p in pair if p.exists()]
+    if there and not args.overwrite: raise DataError(f'{there[0]}: already there, as are {len(there) - 1} more that would be replaced; choose another --out, or say --overwrite')
     ensemble = Ensemble.load(args.weights)
-    folders = {kind: Path(args.out)/kind for kind in ('masks', 'probabilities')}
-    for id, image in images.items():
-        probs = ensemble.predict(image[None])
-        write_atomically(folders['masks']/f'{id}.png', _png(to_masks(probs, ensemble.threshold, full_is_empty=False)[0].astype('uint8') * 255))
-        write_atomically(folders['probabilities']/f'{id}.png', _png((probs[0] * 255).round().astype('uint8')))
-    print(f'{args.out}: {len(images)} masks (0 and 255) and probabilities (0 to 255)')
+    for id, (mask, probability) in files.items():
+        probs = ensemble.predict(images[id][None])
+        write_atomically(mask, _png(to_masks(probs, ensemble.threshold, full_is_empty=False)[0].astype('uint8') * 255))
+        write_atomically(probability, _png((probs[0] * 255).round().astype('uint8')))
+    print(f'{args.out}: {len(images)} image' + 's' * (len(images) != 1) + f', each as probabilities (0 to 255 for 0 to 1) and as a mask (255 where the probability is above {ensemble.threshold:.2f})')
     return 0
 
 # %% ../nbs/08_cli.ipynb #14d66972
@@ -269,6 +273,7 @@ def parser() -> argparse.ArgumentParser: # of the whole command
     p.add_argument('images', metavar='IMAGES', nargs='+', help="grey PNG files; or a folder with Kaggle's test tiles and sample_submission.csv")
     p.add_argument('--out', metavar='DIR', required=True, help='gets masks/ID.png and probabilities/ID.png, or submission.csv')
     p.add_argument('--weights', metavar='DIR', help='an ensemble, as `salt-tgs run` writes it; without it the network that comes with the package')
+    p.add_argument('--overwrite', action='store_true', help='replace masks of the same names that are there')
 
     p = verb('section', section_command, 'mark the salt in a whole survey, a line or a volume, and write it in the same form')
     p.add_argument('path', metavar='IN', help='SEG-Y, PNG or NumPy file, Zarr or MDIO folder')

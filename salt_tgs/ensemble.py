@@ -164,7 +164,7 @@ class Ensemble:
             if not (type(names) is list and names and all(re.fullmatch('[A-Za-z0-9_-]+', n) for n in names)): raise ValueError('members are names of files in the same folder')
             if not 0 <= threshold <= 1: raise ValueError(f'a threshold is from 0 to 1, not {threshold}')
             hashes = dict(about.get('engine', {}))
-        except FileNotFoundError: raise WeightsError(f'{path}: missing; make an ensemble with `salt-tgs run`, or name its folder by --weights') from None
+        except FileNotFoundError: raise WeightsError(f'{path}: missing; ' + (f'did you mean {Path(folder)/"ensemble"}?' if (Path(folder)/'ensemble'/'ensemble.json').exists() else 'make an ensemble with `salt-tgs run`, or name its folder by --weights')) from None
         except OSError as e: raise WeightsError(f'{path}: cannot be read ({e.strerror})') from None
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as e: raise WeightsError(f'{path}: not the description of an ensemble ({e!r})') from None
         from salt_tgs.engine import has_engine, read_member
