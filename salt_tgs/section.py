@@ -495,7 +495,7 @@ def _chunk(work: Path, along: str, i: int, what: str, shape: tuple[int, int]) ->
     "One map of a finished chunk."
     path = _file(work, along, i)
     try:
-        with np.load(path) as f: a = f[what]
+        with np.load(path, allow_pickle=False) as f: a = f[what]
     except (OSError, ValueError, KeyError, EOFError) as e: raise DataError(f'{path}: damaged ({e!r}); remove it and go on with --resume') from None
     return np.unpackbits(a, count=math.prod(shape)).reshape(shape) if what == 'mask' else a.astype(np.float32)
 
