@@ -8,12 +8,13 @@ __all__ = ['MAX_SIDE', 'MIN_SIDE', 'run_command', 'train_command', 'evaluate_com
 
 # %% ../nbs/08_cli.ipynb #91691e4b
 import argparse
-import importlib.metadata
 import signal
 import sys
 import threading
 import warnings
 from pathlib import Path
+
+from . import __version__
 
 # %% ../nbs/08_cli.ipynb #872ecdc1
 def _told(result, out: str, files: str) -> int:
@@ -148,7 +149,7 @@ def predict_command(
     if bad: raise DataError((f'{len(bad)} of {len(args.images)} images cannot be taken, and nothing was written: ' if len(bad) > 1 else '') + '; '.join(bad))
     files = {id: [Path(args.out)/kind/f'{id}.png' for kind in ('masks', 'probabilities')] for id in images}
     there = [p for pair in files.values() for p in pair if p.exists()]
-    if there and not args.overwrite: raise DataError(f'{there[0]}: already there, as are {len(there) - 1} more that would be replaced; choose another --out, or say --overwrite')
+    if there and not args.overwrite: raise DataError(f'{there[0]}: already there' + f', and {len(there) - 1} more' * (len(there) > 1) + '; choose another --out, or say --overwrite')
     ensemble = Ensemble.load(args.weights)
     for id, (mask, probability) in files.items():
         probs = ensemble.predict(images[id][None])
@@ -220,7 +221,7 @@ def _preset(text: str) -> str: # as it was given
 def parser() -> argparse.ArgumentParser: # of the whole command
     "Verbs and flags of `salt-tgs`."
     top = argparse.ArgumentParser('salt-tgs', description='Find salt in seismic images.')
-    top.add_argument('--version', action='version', version=f'salt-tgs {importlib.metadata.version("salt_tgs")}')
+    top.add_argument('--version', action='version', version=f'salt-tgs {__version__}')
     verbs = top.add_subparsers(metavar='COMMAND', required=True)
 
     def verb(name, call, help):
