@@ -1,13 +1,13 @@
 """Time this project's networks beside what people would otherwise take, and print JSON.
 
 `python tools/bench.py --what predict [--rounds 5] [--sizes 128 256] [--batch 16] [--seconds 3] > nbs/results/speed.json` and
-`--what train ... > nbs/results/training-speed.json` want `pip install segmentation-models-pytorch` and the extra `onnx`. Each contender lives in a process of its own; they take
-turns, so that a disturbance hits all of them, and ratios are taken within a round. A step of training is forward,
-cross entropy, backward and Adam, each one's own: fastai's, torch's beside SMP, `FusedAdam`; random weights, random tiles:
-speed does not depend on them. `--batch` counts tiles of 128 pixels; of larger ones a batch has as many fewer. Everything
-computes in 32 bits, apart from `bfloat16`, `rounded` and `shipped`, the network of the package, which compute in what is
-fastest here. With data (`--data`, or where `find_data`
-looks) it also times reading, scoring and run-length coding beside the loops that one finds in most solutions.
+`--what train ... > nbs/results/training-speed.json` want `pip install segmentation-models-pytorch` and the extra `onnx`.
+Each contender lives in a process of its own; they take turns, so that a disturbance hits all of them, and ratios are taken
+within a round. A step of training is forward, cross entropy, backward and Adam, each one's own: fastai's, torch's beside
+SMP, `FusedAdam`; random weights, random tiles: speed does not depend on them. `--batch` counts tiles of 128 pixels; of
+larger ones a batch has as many fewer. Everything computes in 32 bits, apart from `bfloat16`, `rounded` and `shipped`, the
+network of the package, which compute in what is fastest here. With data (`--data`, or where `find_data` looks) it also
+times reading, scoring and run-length coding beside the loops that one finds in most solutions.
 
 `python tools/bench.py --submission > nbs/results/submission.json` times the command that makes a submission of all test
 tiles, and of a tenth of them, as whole processes, with the engine and (the tenth) without it.
