@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIZE', 'rle_encode_batch', 'rle_encode', 'DataError', 'RLEError', 'rle_decode', 'Files', 'find_files', 'read_image',
-           'read_mask', 'read_table', 'Tiles', 'SaltData', 'check_data', 'load_data', 'TileFiles', 'default_tiles',
-           'write_data', 'make_default_data', 'default_data', 'find_data', 'show_tiles', 'depth_folds',
+           'read_mask', 'read_table', 'Tiles', 'SaltData', 'write_data', 'check_data', 'load_data', 'TileFiles',
+           'default_tiles', 'make_default_data', 'default_data', 'find_data', 'show_tiles', 'depth_folds',
            'coverage_folds']
 
 # %% ../nbs/00_data.ipynb #5ddf2fe4
@@ -61,7 +61,6 @@ def rle_encode(
 class DataError(ValueError):
     "Data that cannot be used: the message names the file and what is wrong with it."
 
-# %% ../nbs/00_data.ipynb #3a915a49
 class RLEError(DataError):
     "A text that is not the run lengths of a mask."
 
@@ -153,6 +152,7 @@ def find_files(
 
 # %% ../nbs/00_data.ipynb #bf654f36
 _PNG_END = b'IEND\xaeB`\x82'
+_OTHER_FORMATS = {b'\xff\xd8\xff': 'JPEG', b'II*\0': 'TIFF', b'MM\0*': 'TIFF', b'GIF8': 'GIF', b'BM': 'BMP'}  # by how a file begins
 
 def _open_png(
     raw: bytes, # a file's content
@@ -165,7 +165,9 @@ def _open_png(
         if max(img.size) > max_side: raise DataError(f'{name}: {img.width} x {img.height} pixels, more than {max_side} a side: cut it into smaller ones')
         img.load()
     except DataError: raise
-    except UnidentifiedImageError: raise DataError(f'{name}: not a readable PNG image') from None
+    except UnidentifiedImageError:
+        other = next((kind for magic, kind in _OTHER_FORMATS.items() if raw.startswith(magic)), None)
+        raise DataError(f'{name}: ' + (f'a {other} image; save it as PNG, 8-bit grey' if other else 'not a readable PNG image')) from None
     except Exception as e: raise DataError(f'{name}: not a readable PNG image ({e or type(e).__name__})') from None
     if not raw.rstrip(b'\0').endswith(_PNG_END): raise DataError(f'{name}: the PNG image is cut short')
     return img
@@ -180,8 +182,9 @@ def read_image(
     img = _open_png(raw, name, max_side)
     if img.mode not in ('L', 'LA', 'RGB', 'RGBA', 'P', '1'):
         raise DataError(f'{name}: an image of mode {img.mode}; tiles have 8 bits a pixel: convert it to 8-bit grey')
+    if img.has_transparency_data and (np.asarray(img.convert('RGBA'))[..., 3] < 255).any(): raise DataError(f'{name}: parts of the image are transparent; save it without transparency')
     a = np.asarray(img.convert('RGB'))
-    if (a != a[..., :1]).any(): raise DataError(f'{name}: a coloured image; seismic tiles are grey')
+    if (a != a[..., :1]).any(): raise DataError(f'{name}: a coloured image, its channels differ by up to {np.ptp(a, axis=2).max()} of 255; seismic tiles are grey: convert it to 8-bit grey')
     return a[..., 0]
 
 # %% ../nbs/00_data.ipynb #dbf19228
@@ -261,6 +264,54 @@ class SaltData:
     sample_ids: list[str] # as in sample_submission.csv, in its order
     name: str='real' # 'default' for the default data set
 
+# %% ../nbs/00_data.ipynb #100b0cb7
+def _png(a: np.ndarray) -> bytes:
+    "An array as the bytes of a PNG file."
+    out = io.BytesIO()
+    Image.fromarray(a).save(out, 'PNG')
+    return out.getvalue()
+
+def _kaggle_mask(mask: np.ndarray) -> np.ndarray: # 16 bits, or 8 where there is no salt
+    "A mask as Kaggle stores it."
+    return mask.astype(np.uint16) * 65535 if mask.any() else mask.astype(np.uint8)
+
+def _write_zip(path: Path, files: dict[str, bytes]):
+    "An archive whose bytes depend on its files alone."
+    with zipfile.ZipFile(path, 'w') as z:
+        for name, raw in files.items(): z.writestr(zipfile.ZipInfo(name, (2018, 7, 19, 0, 0, 0)), raw)
+
+def _write_table(path: Path, header: str, rows: dict):
+    "A two-column CSV file."
+    path.write_text('\n'.join([header, *(f'{k},{v}' for k, v in rows.items())]) + '\n', encoding='utf-8', newline='\n')
+
+# %% ../nbs/00_data.ipynb #c1a50299
+def write_data(
+    path: str | Path, # the folder to make; there is none yet, or an empty one
+    train: Tiles, # with masks
+    test: Tiles, # without a label; their masks, if there are any, are not written
+    about: str='', # the text of `ABOUT.txt`, which marks data that are not Kaggle's; none: no such file
+) -> Path: # the folder
+    "Write tiles in the layout of Kaggle's files: what `load_data` reads."
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())): raise DataError(f'{path}: already there; name a new or empty folder')
+    if train.masks is None: raise DataError(f'{path}: tiles to learn from need masks')
+    if twice := [i for i, times in Counter(train.ids + test.ids).items() if times > 1]: raise DataError(f'{path}: the id {twice[0]} is there twice')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}-') as tmp:
+        new = Path(tmp)/'new'
+        new.mkdir()
+        _write_zip(new/'train.zip', {f'images/{i}.png': _png(np.dstack([a] * 3)) for i, a in zip(train.ids, train.images)} |
+                                    {f'masks/{i}.png': _png(_kaggle_mask(m)) for i, m in zip(train.ids, train.masks)})
+        _write_zip(new/'test.zip', {f'images/{i}.png': _png(a) for i, a in zip(test.ids, test.images)})
+        _write_table(new/'train.csv', 'id,rle_mask', dict(zip(train.ids, rle_encode_batch(train.masks))))
+        _write_table(new/'depths.csv', 'id,z', {i: f'{z:g}' for i, z in sorted(zip(train.ids + test.ids, [*train.depths, *test.depths]))})
+        _write_table(new/'sample_submission.csv', 'id,rle_mask', dict.fromkeys(test.ids, '1 1'))
+        if about: (new/_ABOUT).write_text(about, encoding='utf-8', newline='\n')
+        if path.exists(): path.rmdir()
+        os.replace(new, path)
+    return path
+
+
 # %% ../nbs/00_data.ipynb #81d187b3
 def _stack(
     files: Files, # where the tiles are
@@ -286,12 +337,27 @@ def _differ(a, b, message: str) -> list[str]:
     "One problem for each member of `a` that `b` lacks."
     return [message.format(x) for x in sorted(set(a) - set(b))]
 
+# %% ../nbs/00_data.ipynb #81d18003
+def _read_pairs(root: Path) -> tuple['SaltData | None', list[str]]: # as far as they can be used, and what is wrong with them
+    "Labelled tiles without Kaggle's tables: PNG files of the same names in `images` and `masks`."
+    if not (root/'masks').is_dir(): return None, [f'{root}: a folder images, but no folder masks beside it']
+    images, masks = Files(root/'images'), Files(root/'masks')
+    problems = [f'{f.path}: {n} is not a PNG file and does not belong there' for f in (images, masks) for n in f.extra]
+    problems += _differ(images.names, masks.names, f'{images.path}: image {{}} has no mask') + _differ(masks.names, images.names, f'{masks.path}: mask {{}} has no image')
+    if not images.names: problems.append(f'{images.path}: holds no PNG files')
+    if problems: return None, problems
+    ids = sorted(images.names)
+    x = _stack(images, ids, read_image, None, problems)
+    y = _stack(masks, ids, read_mask, x.shape[1:], problems)
+    return SaltData(Tiles(ids, x, np.zeros(len(ids)), y), Tiles([], x[:0], np.zeros(0)), []), problems
+
 # %% ../nbs/00_data.ipynb #17130b40
 _ABOUT = 'ABOUT.txt'  # a file that only the default data set has
 
 def _read(root: Path) -> tuple[SaltData | None, list[str]]: # the data as far as they can be used, and what is wrong with them
     "Everything in a folder of Kaggle's files."
     if not root.is_dir(): return None, [f'{root}: no such folder']
+    if (root/'images').is_dir(): return _read_pairs(root)
     problems, tables = [], {}
     for name, header in dict(train=('id', 'rle_mask'), depths=('id', 'z'), sample_submission=('id', 'rle_mask')).items():
         try: tables[name] = read_table(root/f'{name}.csv', header)
@@ -333,14 +399,14 @@ def _read(root: Path) -> tuple[SaltData | None, list[str]]: # the data as far as
 
 # %% ../nbs/00_data.ipynb #312b0006
 def check_data(
-    path: str | Path, # a folder with Kaggle's files
+    path: str | Path, # as for `load_data`
 ) -> list[str]: # one line for each thing that is wrong; empty if nothing is
     "All that is wrong with a data set."
     return _read(Path(path))[1]
 
 # %% ../nbs/00_data.ipynb #877071fe
 def load_data(
-    path: str | Path, # a folder with Kaggle's files, zipped or unpacked
+    path: str | Path, # a folder with Kaggle's files, zipped or unpacked; or one with PNG files in images/ and masks/, of the same names
 ) -> SaltData: # all tiles in memory
     "Read and check a data set; what is wrong with it is raised as one `DataError`."
     data, problems = _read(Path(path))
@@ -560,53 +626,7 @@ def default_tiles(
     rngs, images, masks, depths = zip(*made)
     return Tiles([rng.bytes(5).hex() for rng in rngs], np.stack(images), np.array(depths, dtype=float), np.stack(masks))
 
-# %% ../nbs/00_data.ipynb #100b0cb7
-def _png(a: np.ndarray) -> bytes:
-    "An array as the bytes of a PNG file."
-    out = io.BytesIO()
-    Image.fromarray(a).save(out, 'PNG')
-    return out.getvalue()
-
-def _kaggle_mask(mask: np.ndarray) -> np.ndarray: # 16 bits, or 8 where there is no salt
-    "A mask as Kaggle stores it."
-    return mask.astype(np.uint16) * 65535 if mask.any() else mask.astype(np.uint8)
-
-def _write_zip(path: Path, files: dict[str, bytes]):
-    "An archive whose bytes depend on its files alone."
-    with zipfile.ZipFile(path, 'w') as z:
-        for name, raw in files.items(): z.writestr(zipfile.ZipInfo(name, (2018, 7, 19, 0, 0, 0)), raw)
-
-def _write_table(path: Path, header: str, rows: dict):
-    "A two-column CSV file."
-    path.write_text('\n'.join([header, *(f'{k},{v}' for k, v in rows.items())]) + '\n', encoding='utf-8', newline='\n')
-
-# %% ../nbs/00_data.ipynb #c1a50299
-def write_data(
-    path: str | Path, # the folder to make; there is none yet, or an empty one
-    train: Tiles, # with masks
-    test: Tiles, # without a label; their masks, if there are any, are not written
-    about: str='', # the text of `ABOUT.txt`, which marks data that are not Kaggle's; none: no such file
-) -> Path: # the folder
-    "Write tiles in the layout of Kaggle's files: what `load_data` reads."
-    path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())): raise DataError(f'{path}: already there; name a new or empty folder')
-    if train.masks is None: raise DataError(f'{path}: tiles to learn from need masks')
-    if twice := [i for i, times in Counter(train.ids + test.ids).items() if times > 1]: raise DataError(f'{path}: the id {twice[0]} is there twice')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}-') as tmp:
-        new = Path(tmp)/'new'
-        new.mkdir()
-        _write_zip(new/'train.zip', {f'images/{i}.png': _png(np.dstack([a] * 3)) for i, a in zip(train.ids, train.images)} |
-                                    {f'masks/{i}.png': _png(_kaggle_mask(m)) for i, m in zip(train.ids, train.masks)})
-        _write_zip(new/'test.zip', {f'images/{i}.png': _png(a) for i, a in zip(test.ids, test.images)})
-        _write_table(new/'train.csv', 'id,rle_mask', dict(zip(train.ids, rle_encode_batch(train.masks))))
-        _write_table(new/'depths.csv', 'id,z', {i: f'{z:g}' for i, z in sorted(zip(train.ids + test.ids, [*train.depths, *test.depths]))})
-        _write_table(new/'sample_submission.csv', 'id,rle_mask', dict.fromkeys(test.ids, '1 1'))
-        if about: (new/_ABOUT).write_text(about, encoding='utf-8', newline='\n')
-        if path.exists(): path.rmdir()
-        os.replace(new, path)
-    return path
-
+# %% ../nbs/00_data.ipynb #13cc4003
 def make_default_data(
     path: str | Path, # the folder to make; there is none yet, or an empty one
     n_train: int=600, # labelled tiles
