@@ -10,6 +10,7 @@ __all__ = ['THRESHOLDS', 'flip_views', 'flip_tta', 'average_weights', 'to_masks'
 import importlib.resources
 import json
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -167,9 +168,12 @@ class Ensemble:
         except FileNotFoundError: raise WeightsError(f'{path}: missing; ' + (f'did you mean {Path(folder)/"ensemble"}?' if (Path(folder)/'ensemble'/'ensemble.json').exists() else 'make an ensemble with `salt-tgs run`, or name its folder by --weights')) from None
         except OSError as e: raise WeightsError(f'{path}: cannot be read ({e.strerror})') from None
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as e: raise WeightsError(f'{path}: not the description of an ensemble ({e!r})') from None
-        from salt_tgs.engine import has_engine, read_member
-        quick = engine and device == 'cpu' and set(names) <= hashes.keys() and has_engine()
-        members = [read_member(folder, n, hashes[n]) if quick else load_network(Path(folder)/n) for n in names]
+        from salt_tgs.engine import EngineError, has_engine, read_member
+        members = []
+        if engine and device == 'cpu' and set(names) <= hashes.keys() and has_engine():
+            try: members = [read_member(folder, n, hashes[n]) for n in names]
+            except EngineError as e: warnings.warn(f'{e}; until then torch does it here, more slowly')
+        members = members or [load_network(Path(folder)/n) for n in names]
         for n, m in zip(names, members):
             if not {'size', 'how'} <= m.meta.keys(): raise WeightsError(f'{Path(folder)/n}.json: does not say in which frame the network was trained')
         ensemble = cls(members, threshold, device)
@@ -190,10 +194,9 @@ def out_of_fold(
     for k, nets in members.items(): out[folds == k] = Ensemble(nets, device=device).predict(tiles[folds == k], bar=bar)
     return out
 
-# %% ../nbs/04_ensemble.ipynb #04f42d3a
+# %% ../nbs/04_ensemble.ipynb #c7bb0361
 THRESHOLDS = tuple((np.arange(20, 81, 3) / 100).tolist())  # those that are tried
 
-# %% ../nbs/04_ensemble.ipynb #c7bb0361
 def threshold_scores(
     probs: np.ndarray, # shape (n, h, w), 0 to 1
     masks: np.ndarray, # shape (n, h, w), boolean: the truth

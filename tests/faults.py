@@ -21,6 +21,7 @@ FAULTS = {
     'archive traversal, bomb': 'Nothing is unpacked to the disk; an archive with a member that points outside, is a link, is there twice or unpacks without measure is refused.',
     'dead worker': 'Training has none: its batches are made in its own process. A survey\'s panel goes to another worker, and the answer is the same.',
     'not repeatable': 'The same machine, versions and seed give the same weights and submission; folds do not depend on the order of files.',
+    'the engine cannot run on this processor': 'A warning says so, and torch predicts, more slowly and the same.',
     'wrong weights for the network': 'Architecture, normalisation and frame are written down with the weights and compared.',
 }
 

@@ -131,6 +131,16 @@ def test_flipped_and_cut_files_are_named(copy, tmp_path):
         path.write_bytes(raw)
 
 
+@fault('the engine cannot run on this processor')
+def test_torch_predicts_where_the_engine_cannot(monkeypatch, tiles):
+    import openvino
+    def cannot(*args): raise RuntimeError('could not create a primitive descriptor')
+    monkeypatch.setattr(openvino.Core, 'compile_model', cannot)
+    with pytest.warns(UserWarning, match='cannot run it on this processor.*torch does it here'): ensemble = Ensemble.load()
+    images = load_data(tiles).test.images
+    assert np.array_equal(ensemble.predict(images), Ensemble.load(engine=False).predict(images))
+
+
 @fault('corrupt or cut weights')
 def test_a_file_of_the_engine_is_the_one_that_was_made(tmp_path):
     copy = shutil.copytree(importlib.resources.files('salt_tgs')/'weights', tmp_path/'weights')
