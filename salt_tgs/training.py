@@ -5,17 +5,20 @@
 # %% auto #0
 __all__ = ['AUGMENT', 'RECIPES', 'TileLoader', 'Prepare', 'flip', 'warp', 'light', 'bend', 'cutout', 'StopOnNaN', 'Autocast',
            'fast_dtype', 'FusedAdam', 'make_learner', 'Stage', 'Recipe', 'seed_stages', 'check_recipe', 'Checkpoint',
-           'Progress', 'total_tiles', 'fit_stage', 'build_model', 'commit', 'train_fold']
+           'Progress', 'total_tiles', 'build_model', 'fit_stage', 'commit', 'train_fold']
 
 # %% ../nbs/03_training.ipynb #eb0f589e
+import contextlib
 import copy
 import hashlib
 import importlib.resources
 import io
 import json
+import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +30,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from fastai.basics import AvgMetric, Callback, CancelBatchException, CancelEpochException, CancelValidException, DataLoader, DataLoaders, L, Learner, default_device, set_seed
+from fastai.basics import AvgMetric, Callback, CancelBatchException, CancelEpochException, CancelValidException, DataLoader, DataLoaders, L, Learner, default_device, num_distrib, rank_distrib, set_seed
 from fastai.callback.progress import ProgressCallback
 import fastai.callback.schedule  # gives `Learner` its fit_one_cycle and lr_find
 from fastai.optimizer import Optimizer
@@ -56,6 +59,7 @@ class TileLoader(DataLoader):
         self.x, self.y = (torch.from_numpy(np.concatenate(a)).to(device) for a in ([t.images for t in parts], [t.masks.view(np.uint8) for t in parts]))
         self.ids, self.now, self.n_more = [i for t in parts for i in t.ids], [], n_more
         super().__init__(range(len(tiles)), bs=min(bs - n_more, len(tiles)), shuffle=shuffle, drop_last=shuffle, device=device, after_batch=prepare)
+        self.rng = random.Random(torch.randint(2**31, ()).item())  # of the order; Python's own numbers are drawn by other threads of a process, too
 
     def create_batches(self, samples):
         for idx in self.chunkify(samples):
@@ -360,13 +364,13 @@ def _random_state(learn: Learner) -> dict:
     "Where every source of random numbers stands, as plain numbers and tensors."
     kind, keys, *rest = np.random.get_state()
     return dict(python=random.getstate(), numpy=(kind, keys.tolist(), *rest), torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-                loaders=[dl.rng.getstate() for dl in learn.dls.loaders])
+                loaders=[getattr(dl, 'dl', dl).rng.getstate() for dl in learn.dls.loaders])
 
 def _set_random_state(state: dict, learn: Learner):
     "Put every source of random numbers back to where it stood."
     random.setstate(state['python']); np.random.set_state(state['numpy']); torch.set_rng_state(state['torch'])
     if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(state['cuda'])
-    for dl, s in zip(learn.dls.loaders, state['loaders']): dl.rng.setstate(s)
+    for dl, s in zip(learn.dls.loaders, state['loaders']): getattr(dl, 'dl', dl).rng.setstate(s)
 
 # %% ../nbs/03_training.ipynb #10d8b2c5
 def _write_checkpoint(path: Path, state: dict):
@@ -401,11 +405,13 @@ class Checkpoint(Callback):
         self.asked, self.handlers = None, {}
         if threading.current_thread() is threading.main_thread(): self.handlers = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) != signal.SIG_IGN}
         if self.back is None: return
-        self.model.load_state_dict(self.back['model'])
+        self.network().load_state_dict(self.back['model'])
         device = next(self.model.parameters()).device
         memory = [{k: v.to(device) if isinstance(v, Tensor) else v for k, v in m.items()} for m in self.back['opt']['state']]
         self.opt.load_state_dict(dict(state=memory, hypers=L(self.back['opt']['hypers'])))
         self.set_back(self.back['random'])
+
+    def network(self) -> nn.Module: return getattr(self.learn.model, 'module', self.learn.model)  # without what several processes wrap around it
 
     def set_back(self, numbers: dict):
         "The sources of random numbers, and the smoothed loss."
@@ -460,28 +466,37 @@ class Checkpoint(Callback):
         "Networks first, the checkpoint last: what it names is there."
         stem = self.path.with_suffix('')
         if self.epoch >= self.n_epoch - self.keep:
-            self.state['paths'].append(save_network(f"{stem}-cycle{self.state['at']['cycle']}-epoch{self.epoch:03}", self.learn.model, epoch=self.epoch, **self.meta).name)
-        if score > self.state['best']:
+            name = f"{stem.name}-cycle{self.state['at']['cycle']}-epoch{self.epoch:03}"
+            self.state['paths'].append(name)
+            if not rank_distrib(): save_network(stem.with_name(name), self.network(), epoch=self.epoch, **self.meta)
+        if score > self.state['best'] and not rank_distrib():
             self.state['best'] = score
-            save_network(f'{stem}-best', self.learn.model, epoch=self.epoch, chosen_by='the score of the unseen tiles: not to be reported', **self.meta)
+            save_network(f'{stem}-best', self.network(), epoch=self.epoch, chosen_by='the score of the unseen tiles: not to be reported', **self.meta)
         self.save(self.epoch)
         if self.asked: self.obey()
 
     def save(self, epoch: int, within: dict | None=None):
         "All that is needed to go on after an epoch, and after some batches of the next one."
+        if rank_distrib(): return
         opt, plain = self.opt.state_dict(), lambda v: v.item() if isinstance(v, np.generic) else v
-        _write_checkpoint(self.path, self.state | dict(epoch=epoch, within=within, model=self.learn.model.state_dict(), opt=dict(state=list(opt['state']), hypers=[{k: plain(v) for k, v in h.items()} for h in opt['hypers']]), smooth=(self.recorder.smooth_loss.count, self.recorder.smooth_loss.val), random=_random_state(self.learn)))
+        _write_checkpoint(self.path, self.state | dict(epoch=epoch, within=within, model=self.network().state_dict(), opt=dict(state=list(opt['state']), hypers=[{k: plain(v) for k, v in h.items()} for h in opt['hypers']]), smooth=(self.recorder.smooth_loss.count, self.recorder.smooth_loss.val), random=_random_state(self.learn)))
 
 # %% ../nbs/03_training.ipynb #5c445605
 class Progress(Callback):
-    "Moves one bar over all batches of a training, whatever its stages."
+    "Moves one bar over all batches of a training, whatever its stages; a bar that is not shown is replaced by a line for each epoch."
     order = 60  # after fastai's Recorder, which smooths the loss
     def __init__(self,
         bar: tqdm, # counts training tiles
-    ): self.bar = bar
+        about: str='', # what is trained, for the lines
+    ): self.bar, self.about = bar, about
+    def before_epoch(self): self.began = None
     def after_batch(self):
-        if self.training: self.bar.update(len(self.yb[0]))
-        if self.training: self.bar.set_postfix(loss=f'{self.smooth_loss.item():.3f}', refresh=False)
+        if not self.training: return
+        self.began = self.began or time.perf_counter()
+        self.bar.update(len(self.yb[0]))
+        self.bar.set_postfix(loss=f'{self.smooth_loss.item():.3f}', refresh=False)
+    def after_epoch(self):
+        if self.bar.disable and self.began: print(f'{self.about}epoch {self.epoch + 1} of {self.n_epoch}: loss {self.smooth_loss.item():.3f}, {time.perf_counter() - self.began:.0f} s', file=sys.stderr, flush=True)
 
 # %% ../nbs/03_training.ipynb #07000e49
 def total_tiles(
@@ -493,6 +508,29 @@ def total_tiles(
         own = min(s.bs - recipe.n_taught(s), n_train)
         return n_train // own * (own + recipe.n_taught(s))
     return sum(s.cycles * s.epochs * epoch(s) for s in recipe.stages)
+
+# %% ../nbs/03_training.ipynb #acce0002
+def _take_gpu():
+    "The GPU of this process, if there are several processes."
+    if num_distrib() > 1 and torch.cuda.is_available(): torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
+
+def _together(learn: Learner): # a context manager
+    "The fit of several processes, one for each GPU, or of this one alone."
+    if num_distrib() < 2: return contextlib.nullcontext()
+    import fastai.distributed
+    return learn.distrib_ctx(sync_bn=False, cpu=learn.dls.device.type == 'cpu')
+
+def _wait():
+    "Until all processes of a training are here."
+    if num_distrib() > 1 and torch.distributed.is_initialized(): torch.distributed.barrier()
+
+# %% ../nbs/03_training.ipynb #925657ec
+def build_model(
+    recipe: Recipe, # names encoder, decoder, block and head
+    weights: str | Path | None='imagenet', # what the encoder starts from: 'imagenet', a file, or none for random
+) -> Unet: # not trained yet
+    "The network that a recipe asks for."
+    return Unet(create_encoder(recipe.encoder, weights, recipe.drop_path), recipe.decoder_channels, BLOCKS[recipe.block], HEADS[recipe.head])
 
 # %% ../nbs/03_training.ipynb #d7ef208e
 def fit_stage(
@@ -507,25 +545,19 @@ def fit_stage(
 ) -> Learner: # after the fit
     "Run one stage once."
     device = device or default_device()
-    learn = make_learner(model, train, valid, LOSSES[stage.loss], stage.size, recipe.how, stage.bs,
-                         tuple(AUGMENT[a] for a in recipe.augment), device, dtype=fast_dtype(device), more=pseudo, n_more=recipe.n_taught(stage))
+    share = max(1, stage.bs // max(1, num_distrib()))
+    learn = make_learner(model, train, valid, LOSSES[stage.loss], stage.size, recipe.how, share,
+                         tuple(AUGMENT[a] for a in recipe.augment), device, dtype=fast_dtype(device), more=pseudo, n_more=round(share * recipe.taught))
     learn.create_opt()
     learn.freeze_to(stage.frozen)
-    try: learn.fit_one_cycle(stage.epochs, [stage.lr / d for d in recipe.lr_div], div=recipe.div, div_final=recipe.div_final,
-                             pct_start=recipe.pct_start, moms=recipe.moms, wd=stage.wd, cbs=list(cbs))
+    try:
+        with _together(learn): learn.fit_one_cycle(stage.epochs, [stage.lr / d for d in recipe.lr_div], div=recipe.div, div_final=recipe.div_final,
+                                                   pct_start=recipe.pct_start, moms=recipe.moms, wd=stage.wd, cbs=list(cbs))
     except (RuntimeError, MemoryError) as e:
         if not out_of_memory(e): raise
         raise MemoryError(f'not enough memory for batches of {stage.bs} tiles in frames of {stage.size} pixels; take {max(stage.bs // 2, 1)} (--batch-size {max(stage.bs // 2, 1)}), or a smaller encoder') from None
     finally: learn.autocast.after_fit()
     return learn
-
-# %% ../nbs/03_training.ipynb #925657ec
-def build_model(
-    recipe: Recipe, # names encoder, decoder, block and head
-    weights: str | Path | None='imagenet', # what the encoder starts from: 'imagenet', a file, or none for random
-) -> Unet: # not trained yet
-    "The network that a recipe asks for."
-    return Unet(create_encoder(recipe.encoder, weights, recipe.drop_path), recipe.decoder_channels, BLOCKS[recipe.block], HEADS[recipe.head])
 
 # %% ../nbs/03_training.ipynb #5e1f0a77
 def _fingerprint(model: Unet) -> str: # 64 hexadecimal digits
@@ -534,7 +566,6 @@ def _fingerprint(model: Unet) -> str: # 64 hexadecimal digits
     for name, t in model.state_dict().items(): h.update(name.encode() + t.detach().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()
 
-# %% ../nbs/03_training.ipynb #5e1f0a78
 def _go_on(model: Unet, start: Unet, recipe: Recipe):
     "Give a new network the weights of a trained one of the same architecture."
     shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (model, start)]
@@ -579,6 +610,7 @@ def train_fold(
 ) -> tuple[list[Path], pd.DataFrame]: # the snapshots' files; losses and official score of `valid`, one row an epoch
     "Run all stages of a recipe on one fold and keep the snapshots of the last."
     check_recipe(recipe)
+    _take_gpu()
     folder = Path(folder)
     path, log = folder/f'fold{fold}.checkpoint', folder/f'fold{fold}.json'
     if recipe.snapshots > (most := recipe.stages[-1].epochs * recipe.stages[-1].cycles): raise ValueError(f'recipe {recipe.name}: {recipe.snapshots} snapshots are wanted, but its last stage has {most} epochs')
@@ -586,7 +618,8 @@ def train_fold(
     if not 0 <= recipe.taught < 1: raise ValueError(f'recipe {recipe.name}: a teacher can label from 0 to less than all of a batch, not {recipe.taught}')
     train = train[train.images.max((1, 2)) > 0]
     about = json.dumps(dict(recipe=asdict(recipe), fold=fold, seed=seed, weights=str(weights), data=train.sha256()) | ({} if start is None else dict(start=_fingerprint(start))) | ({} if pseudo is None else dict(pseudo=pseudo.sha256())))
-    if not resume: log.unlink(missing_ok=True); path.unlink(missing_ok=True)
+    if not resume and not rank_distrib(): log.unlink(missing_ok=True); path.unlink(missing_ok=True)
+    _wait()
     if resume and log.exists():
         done = json.loads(log.read_text())
         if not _same(done['about'], about): raise ValueError(f'{log}: {_OTHER}')
@@ -610,8 +643,10 @@ def train_fold(
                 last = i == len(recipe.stages) - 1
                 state |= dict(at=at, keep=-(-(recipe.snapshots - len(state['paths'])) // (stage.cycles - cycle)) if last else 0)
             save = Checkpoint(path, state, state['keep'], 0 if valid is None else recipe.every, back, size=stage.size, **meta)
-            fit_stage(model, train, train[:1] if valid is None else valid, stage, recipe, (save, *([Progress(bar)] if bar is not None else []), *cbs), device, pseudo)
+            fit_stage(model, train, train[:1] if valid is None else valid, stage, recipe, (save, *([Progress(bar, f'fold {fold}, stage {i + 1} of {len(recipe.stages)}, ' + f'cycle {cycle + 1} of {stage.cycles}, ' * (stage.cycles > 1))] if bar is not None else []), *cbs), device, pseudo)
             back = None
-    write_atomically(log, json.dumps({k: state[k] for k in ('about', 'rows', 'paths')}).encode())
-    path.unlink()
+    if not rank_distrib():
+        write_atomically(log, json.dumps({k: state[k] for k in ('about', 'rows', 'paths')}).encode())
+        path.unlink()
+    _wait()
     return [folder/p for p in state['paths']], pd.DataFrame(state['rows'])

@@ -88,3 +88,40 @@ def test_folds_are_gathered(unbroken, tiles):
     import pandas as pd
     runs, oof = pd.read_csv(unbroken/'results'/'runs.csv'), pd.read_csv(unbroken/'results'/'oof'/'out.csv')
     assert len(runs) == 1 and runs.tiles[0] == 48 and len(oof) == 48 and abs(oof.score.mean() - runs['mean'][0]) < 1e-4
+
+
+SHARED = '''
+import sys
+from pathlib import Path
+import fastai.distributed
+import torch
+from fastai.basics import default_device
+from salt_tgs.submission import train
+from salt_tgs.training import RECIPES, Stage
+from dataclasses import replace
+
+def broadcast(self, t, rank):  # as fastai's, without the GPU that it takes for granted
+    t = torch.tensor(t)
+    torch.distributed.broadcast(t, rank)
+    return t.tolist()
+
+fastai.distributed.DistributedDL._broadcast = broadcast
+default_device(False)
+recipe = replace(RECIPES['quick'], name='shared', how='resize', folds=2, stages=(Stage(64, 'bce', 2, 2e-3), Stage(64, 'symmetric_lovasz', 1, 2e-3)))
+result = train(sys.argv[1], sys.argv[2], recipe, only=[0])
+print(result.history.train_loss.tolist(), result.scores.mean())
+'''
+
+
+def test_processes_share_a_fit(tiles, tmp_path):
+    "Two processes, each with its share of every batch: one log, one set of files, and both know the same at the end."
+    import subprocess
+    import sys
+    (tmp_path/'shared.py').write_text(SHARED)
+    p = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', tmp_path/'shared.py', tiles, tmp_path/'out'], capture_output=True, text=True, timeout=300)
+    assert p.returncode == 0, p.stderr
+    one, other = p.stdout.splitlines()
+    assert one == other
+    rows = json.loads((tmp_path/'out'/'networks'/'fold0.json').read_text())['rows']
+    assert [(r['stage'], r['epoch']) for r in rows] == [(0, 0), (0, 1), (1, 0)] and rows[1]['train_loss'] < rows[0]['train_loss']
+    assert {p.name for p in (tmp_path/'out').iterdir()} == {'run.json', 'networks', 'ensemble', 'results', 'report.html', 'metrics.json'}
