@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RULES', 'SIZES', 'check_submission', 'write_submission', 'submit', 'make_folds', 'train_folds', 'gather_folds',
            'by_size', 'Result', 'report', 'result_row', 'write_results', 'compare_scores', 'compare_runs',
-           'pick_recipe', 'prepare_out', 'predict_test', 'predict_submission', 'train', 'train_all', 'run', 'evaluate',
-           'pseudo_labels', 'Teacher']
+           'pick_recipe', 'prepare_out', 'predict_test', 'predict_submission', 'train', 'train_all', 'run',
+           'pseudo_labels', 'Teacher', 'train_reviewed', 'evaluate']
 
 # %% ../nbs/05_submission.ipynb #912f5d42
 import base64
@@ -29,14 +29,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from fastai.basics import default_device
+from fastai.basics import default_device, rank_distrib
 from tqdm.auto import tqdm
 
 from .data import DataError, SaltData, TileFiles, Tiles, coverage_folds, depth_folds, find_data, load_data, read_table, rle_decode, rle_encode_batch, show_tiles
 from .ensemble import THRESHOLDS, Ensemble, average_weights, best_threshold, cross_fit_threshold, decided, out_of_fold, threshold_scores, to_masks
 from .losses import score_se, tile_scores
 from .model import Unet, load_network, write_atomically
-from .training import RECIPES, Recipe, Stage, build_model, check_recipe, total_tiles, train_fold
+from .training import RECIPES, Recipe, Stage, _take_gpu, build_model, check_recipe, total_tiles, train_fold
 
 # %% ../nbs/05_submission.ipynb #e874662e
 def check_submission(
@@ -102,6 +102,12 @@ def make_folds(
     if recipe.split == 'depth': return depth_folds(tiles.depths, tiles.ids, recipe.folds)
     return coverage_folds(tiles.masks.mean((1, 2)), tiles.depths, tiles.ids, recipe.folds)
 
+# %% ../nbs/05_submission.ipynb #e5000a01
+def _one_fold(train: Tiles, valid: Tiles, recipe: Recipe, folder: Path, fold: int, weights, seed: int, start: Unet | None, pseudo: Tiles | None, meta: dict, threads: int | None=None) -> tuple[list[Path], pd.DataFrame]:
+    "A fold, in another process; if one has died over it, where that one was."
+    if threads: torch.set_num_threads(threads)
+    with tqdm(disable=True) as bar: return train_fold(train, valid, recipe, folder, fold, weights, seed, bar, resume=True, start=start, pseudo=pseudo, **meta)
+
 # %% ../nbs/05_submission.ipynb #78d40890
 def train_folds(
     tiles: Tiles, # with masks
@@ -113,11 +119,17 @@ def train_folds(
     only: list[int] | None=None, # train these folds; none: all
     resume: bool=False, # go on where an earlier training stopped
     teach: Callable | None=None, # from a fold to a network that never saw it and the tiles that this network labelled
+    workers: int=1, # processes of this machine, a fold each at a time; 1: this process alone
+    scheduler: str | None=None, # the address of a Dask scheduler whose workers see the same folder, instead of workers
     **meta: Any, # goes into each network's manifest
 ) -> tuple[dict[int, list[Path]], pd.DataFrame]: # snapshots by the fold that they never saw; one row an epoch
     "Run a recipe once for each fold, on all other folds."
     ks = sorted(set(folds.tolist() if only is None else only))
     if wrong := sorted(set(ks) - set(folds.tolist())): raise ValueError(f'there is no fold {wrong[0]}: this recipe has the folds 0 to {folds.max()}')
+    if scheduler or workers > 1 and len(ks) > 1:
+        for k in ks if not resume else ():
+            for end in ('json', 'checkpoint'): (Path(folder)/f'fold{k}.{end}').unlink(missing_ok=True)
+        return _folds_by_dask({k: (tiles[folds != k], tiles[folds == k], recipe, Path(folder).absolute(), k, weights, seed, *((None, None) if teach is None else teach(k)), meta) for k in ks}, workers, scheduler)
     seen = tiles.images.max((1, 2)) > 0
     length = sum(total_tiles(recipe, int((seen & (folds != k)).sum())) for k in ks)
     paths, history = {}, []
@@ -127,6 +139,23 @@ def train_folds(
             paths[k], rows = train_fold(tiles[folds != k], tiles[folds == k], recipe, folder, k, weights, seed, bar, resume=resume, start=start, pseudo=pseudo, **meta)
             history.append(rows)
     return paths, pd.concat(history, ignore_index=True)
+
+# %% ../nbs/05_submission.ipynb #e5000a03
+def _folds_by_dask(folds: dict[int, tuple], workers: int, scheduler: str | None) -> tuple[dict[int, list[Path]], pd.DataFrame]:
+    "Each fold on a worker, of this machine or of a cluster; what `train_folds` gives."
+    try: import distributed
+    except ImportError: raise ImportError("folds side by side need Dask: pip install 'salt_tgs[dask]'") from None
+    workers = min(workers, len(folds))
+    threads = None if scheduler else max(1, torch.get_num_threads() // workers)
+    cluster = None if scheduler else distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50)
+    try:
+        with distributed.Client(scheduler or cluster, set_as_default=False) as client:
+            futures = {k: client.submit(_one_fold, *(client.scatter(a, hash=False) if isinstance(a, Tiles) else a for a in args), threads, key=f'{args[3]}-fold{k}-{time.time_ns()}', pure=False, retries=2) for k, args in folds.items()}
+            done = {k: f.result() for k, f in futures.items()}
+    finally:
+        if cluster is not None: cluster.close()
+    return {k: paths for k, (paths, _) in done.items()}, pd.concat([rows for _, rows in done.values()], ignore_index=True)
+
 
 # %% ../nbs/05_submission.ipynb #45dc0640
 def gather_folds(
@@ -189,12 +218,14 @@ class Result:
     settings: dict # seed, device, weights, threads, data, commit
     seconds: dict[str, float] = field(default_factory=dict) # of each part
     test_coverage: np.ndarray | None=None # shape (m,), share of salt predicted for each test tile
+    before: np.ndarray | None=None # shape (n,), each tile's score by the network that the training went on from
 
     def metrics(self) -> dict: # as in metrics.json
         "The figures, ready to be written."
         import fastai, timm
-        truth = self.data.train.masks
-        return dict(official=dict(mean=float(self.scores.mean()), se=float(score_se(self.scores)), folds=len(np.unique(self.folds)), of=self.recipe.folds, n=len(self.scores),
+        truth, mean = self.data.train.masks, lambda s: dict(mean=float(s.mean()), se=float(score_se(s)))
+        gain = {} if self.before is None else dict(before=mean(self.before), gain=mean(self.scores - self.before))
+        return gain | dict(official=dict(mean=float(self.scores.mean()), se=float(score_se(self.scores)), folds=len(np.unique(self.folds)), of=self.recipe.folds, n=len(self.scores),
                                   by_fold={int(k): float(self.scores[self.folds == k].mean()) for k in np.unique(self.folds)},
                                   all_empty=float(tile_scores(np.zeros_like(truth), truth).mean())),
                     by_size=[{k: None if v != v else v for k, v in r.items()} for r in by_size(self.scores, truth).reset_index().to_dict('records')], commit=self.settings.get('commit'),
@@ -361,6 +392,8 @@ def _ahead(items: Iterable) -> Iterator:
             coming = thread.submit(next, items, None)
             yield item
 
+
+# %% ../nbs/05_submission.ipynb #3738b302
 def predict_test(
     ensemble: Ensemble, # of all networks
     tiles: Tiles | TileFiles, # to predict
@@ -406,6 +439,7 @@ def _check(recipe: Recipe, tiles: Tiles, start: str | Path | None, out: str | Pa
     if recipe.how == 'pad' and side > most: raise ValueError(f'tiles of {side} pixels a side; the recipe {recipe.name} takes up to {most}: cut them into smaller ones')
     if start is not None and Path(start).resolve() == Path(out).resolve(): raise ValueError(f'{out}: the run to go on from is there; choose another --out')
 
+# %% ../nbs/05_submission.ipynb #6b11e803
 def _bytes(model: Unet) -> int: return 4 * sum(p.numel() for p in model.parameters())
 
 def _room(recipe: Recipe, size: int, folds: int) -> int: # bytes
@@ -416,26 +450,29 @@ def _named(device: torch.device) -> str:
     "A device as one would write it into a table."
     return str(device) if device.type == 'cpu' else torch.cuda.get_device_name(device)
 
-def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start) -> tuple[Result, Path, _Clock]:
+# %% ../nbs/05_submission.ipynb #6b11e806
+def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start, test=False, workers=1, scheduler=None, teach=None) -> tuple[Result, Path, _Clock]:
     "Check, split, train, and score out of fold what is finished."
     clock = _Clock()
+    _take_gpu()
     check_recipe(recipe)
-    _check_start(recipe, start)
+    if teach is None: _check_start(recipe, start)
     size = _bytes(build_model(recipe, weights))
-    salt = load_data(find_data() if data is None else data)
+    salt = data if isinstance(data, SaltData) else load_data(find_data() if data is None else data)
+    if test and not len(salt.test): raise DataError('these data hold no test tiles, so there is nothing to submit; `salt-tgs train` needs none')
     folds = make_folds(salt.train, recipe)
     device = default_device()
     digest = salt.train.sha256()
     if wrong := sorted(set(only or []) - set(folds.tolist())): raise ValueError(f'there is no fold {wrong[0]}: this recipe has the folds 0 to {folds.max()}')
     _check(recipe, salt.train, start, out)
     teacher = None if start is None else Teacher(start, salt.train, folds, salt.test, recipe.sure, device, Path(out)/'networks')
-    before = {} if teacher is None else dict(start_run=teacher.key)
-    teach = teacher if teacher is None or recipe.taught else lambda k: (teacher.start(k), None)
+    before = dict(start_weights=teach(0)[0].meta['sha256']) if teach else {} if teacher is None else dict(start_run=teacher.key)
+    teach = teach or (teacher if teacher is None or recipe.taught else lambda k: (teacher.start(k), None))
     if teacher is not None:
         for k in sorted(set(folds.tolist() if only is None else only)): teacher.check(k)
-    out = prepare_out(out, dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=digest, split=_split(folds)) | before, overwrite, resume, _room(recipe, size, recipe.folds if only is None else len(only)))
+    out = Path(out) if rank_distrib() else prepare_out(out, dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=digest, split=_split(folds)) | before, overwrite, resume, _room(recipe, size, recipe.folds if only is None else len(only)))
     clock('loading')
-    train_folds(salt.train, folds, recipe, out/'networks', weights, seed, only, resume, teach, data=digest, **before)
+    train_folds(salt.train, folds, recipe, out/'networks', weights, seed, only, resume, teach, workers, scheduler, data=digest, **before)
     clock('training')
     nets, history = gather_folds(out/'networks', recipe)
     done = np.isin(folds, list(nets))
@@ -451,8 +488,10 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start) -> tu
                     threads=torch.get_num_threads(), **before, data=digest, commit=' '.join(sorted({str(n.meta.get('commit')) for ns in nets.values() for n in ns})))
     return Result(recipe, salt, folds, history, probs, curve, scores, ensemble, settings, clock.seconds), out, clock
 
+# %% ../nbs/05_submission.ipynb #6b11e808
 def _write(result: Result, out: Path, clock: _Clock, rles: dict | None=None):
-    "Everything that a run leaves, the figures last."
+    "Everything that a run leaves, the figures last; of several processes the first one writes."
+    if rank_distrib(): return
     page = report(result)
     for name in ('metrics.json', 'report.html', *(('submission.csv',) if rles is not None else ())): (out/name).unlink(missing_ok=True)
     shutil.rmtree(out/'ensemble', ignore_errors=True)
@@ -474,9 +513,11 @@ def train(
     overwrite: bool=False, # replace an earlier run in the same folder
     resume: bool=False, # go on with an earlier run in the same folder
     start: str | Path | None=None, # folder of an earlier run to go on from, fold by fold
+    workers: int=1, # processes of this machine that train folds side by side
+    scheduler: str | None=None, # the address of a Dask scheduler, instead of workers
 ) -> Result: # of all folds that are finished; the files are in `out`
     "Train folds and score them: all but the submission."
-    result, out, clock = _fit(data, out, recipe, weights, seed, only, overwrite, resume, start)
+    result, out, clock = _fit(data, out, recipe, weights, seed, only, overwrite, resume, start, workers=workers, scheduler=scheduler)
     _write(result, out, clock)
     return result
 
@@ -504,10 +545,11 @@ def train_all(
         nets, _ = gather_folds(Path(start)/'networks', _read_run(Path(start))[1])
         net = nets[min(nets)][-1]
         about['start'] = net.meta['sha256']
-    out = prepare_out(out, about, overwrite, resume, _room(recipe, size, 1))
+    out = Path(out) if rank_distrib() else prepare_out(out, about, overwrite, resume, _room(recipe, size, 1))
     with tqdm(total=total_tiles(recipe, int((salt.train.images.max((1, 2)) > 0).sum())), desc='training', unit='tile', disable=None) as bar:
         paths, history = train_fold(salt.train, None, recipe, out/'networks', recipe.folds, weights, seed, bar, resume=resume, start=net, data=about['data'])
     ensemble = Ensemble([average_weights(paths)] if recipe.average else [load_network(p) for p in paths])
+    if rank_distrib(): return ensemble
     ensemble.save(out/'ensemble', data=salt.name)
     history = history.assign(device=_named(default_device()), threads=torch.get_num_threads()).drop(columns=['valid_loss', 'official'])
     write_atomically(out/'history.csv', history.to_csv(index=False, lineterminator='\n').encode())
@@ -524,28 +566,15 @@ def run(
     overwrite: bool=False, # replace an earlier run in the same folder
     resume: bool=False, # go on with an earlier run in the same folder
     start: str | Path | None=None, # folder of an earlier run to go on from, fold by fold
+    workers: int=1, # processes of this machine that train folds side by side
+    scheduler: str | None=None, # the address of a Dask scheduler, instead of workers
 ) -> Result: # what was found; the files are in `out`
     "The whole way: check, split, train, score out of fold, fit the threshold, predict, write."
-    result, out, clock = _fit(data, out, recipe, weights, seed, None, overwrite, resume, start)
+    result, out, clock = _fit(data, out, recipe, weights, seed, None, overwrite, resume, start, True, workers=workers, scheduler=scheduler)
     rles, result.test_coverage = predict_test(result.ensemble, result.data.test)
     clock('test')
     _write(result, out, clock, rles)
     return result
-
-# %% ../nbs/05_submission.ipynb #96926780
-def evaluate(
-    ensemble: Ensemble, # to be scored
-    tiles: Tiles, # with masks
-    seen: bool=False, # count tiles, too, that a member was trained on
-) -> pd.DataFrame: # columns score (0 to 1) and size (pixels of the true mask); one row a tile that counts
-    "The official score of an ensemble on labelled tiles, each by its id."
-    if not seen and any('seen' not in m.meta for m in ensemble.members): raise ValueError('a network does not say which tiles it was trained on; --seen scores it on all')
-    known = {key for m in ensemble.members for key in _keys(m.meta)}
-    hit, black = np.array([k in known for k in tiles.keys()]), tiles.images.max((1, 2)) == 0
-    fresh = tiles if seen or not hit.any() else tiles[~hit & ~black]
-    if not len(fresh): raise ValueError(f'these weights were trained on all {len(tiles)} tiles (black ones apart); a score on them would say nothing. Name a folder of others, or say --seen')
-    scores = tile_scores(ensemble.masks(fresh.images), fresh.masks)
-    return pd.DataFrame(dict(score=scores, size=fresh.masks.sum((1, 2))), index=pd.Index(fresh.ids, name='id'))
 
 # %% ../nbs/05_submission.ipynb #7e11c002
 def pseudo_labels(
@@ -626,3 +655,43 @@ class Teacher:
         else: drawn = _kept_masks(path, self.unlabelled)
         return start, drawn
 
+
+# %% ../nbs/05_submission.ipynb #0e105602
+def train_reviewed(
+    tiles: Tiles, # with masks that somebody has looked at
+    out: str | Path='salt-reviewed', # where the results go
+    weights: str | Path | None=None, # an ensemble's folder, whose first network is gone on from; none: the network that comes with the package
+    known: Tiles | None=None, # with masks: further tiles to learn from, half of each batch
+    epochs: int=6, # times that each corrected tile is seen
+    lr: float=5e-4, # top learning rate of the decoder
+    folds: int=5, # number of folds
+    seed: int=0, # of all random numbers
+    overwrite: bool=False, # replace an earlier run in the same folder
+    resume: bool=False, # go on with an earlier run in the same folder
+) -> Result: # its metrics also have the score `before` and the `gain`
+    "Go on from a network with tiles that somebody has corrected, and say what it gained."
+    ensemble = Ensemble.load(weights, engine=False)
+    net = ensemble.members[0]
+    if len(tiles) < 2 * folds: raise ValueError(f'{len(tiles)} reviewed tiles are too few for {folds} folds; review at least {2 * folds}')
+    recipe = Recipe('reviewed', (Stage(net.meta['size'], 'symmetric_lovasz', epochs, lr),), net.encoder.name, tuple(b.bn.num_features for b in net.decoder), type(net.decoder[0]).__name__, type(net.head).__name__, how=net.meta['how'],
+                    goes_on=True, taught=0. if known is None else .5, lr_div=(3, 3, 1), folds=folds, snapshots=min(3, epochs), average=True)
+    before = tile_scores(Ensemble([net], ensemble.threshold).masks(tiles.images), tiles.masks)
+    result, out, clock = _fit(SaltData(tiles, tiles[:0], []), out, recipe, None, seed, None, overwrite, resume, None, teach=lambda k: (net, known))
+    result.before = before
+    _write(result, out, clock)
+    return result
+
+# %% ../nbs/05_submission.ipynb #96926780
+def evaluate(
+    ensemble: Ensemble, # to be scored
+    tiles: Tiles, # with masks
+    seen: bool=False, # count tiles, too, that a member was trained on
+) -> pd.DataFrame: # columns score (0 to 1) and size (pixels of the true mask); one row a tile that counts
+    "The official score of an ensemble on labelled tiles, each by its id."
+    if not seen and any('seen' not in m.meta for m in ensemble.members): raise ValueError('a network does not say which tiles it was trained on; --seen scores it on all')
+    known = {key for m in ensemble.members for key in _keys(m.meta)}
+    hit, black = np.array([k in known for k in tiles.keys()]), tiles.images.max((1, 2)) == 0
+    fresh = tiles if seen or not hit.any() else tiles[~hit & ~black]
+    if not len(fresh): raise ValueError(f'these weights were trained on all {len(tiles)} tiles (black ones apart); a score on them would say nothing. Name a folder of others, or say --seen')
+    scores = tile_scores(ensemble.masks(fresh.images), fresh.masks)
+    return pd.DataFrame(dict(score=scores, size=fresh.masks.sum((1, 2))), index=pd.Index(fresh.ids, name='id'))
