@@ -94,7 +94,8 @@ class OnnxUnet(nn.Module):
         openvino = _openvino()
         raw = _read_bytes(path)
         if sha256 not in (None, hashlib.sha256(raw).hexdigest()): raise WeightsError(f'{path}: damaged, or not the file that `salt-tgs export` made for these weights: the sha256 differs; export it again')
-        wish = dict(PERFORMANCE_HINT='LATENCY', INFERENCE_NUM_THREADS=torch.get_num_threads()) | (dict(INFERENCE_PRECISION_HINT='f32') if exact else {})
+        # not pinned: two processes of one thread each would be bound to the same core
+        wish = dict(PERFORMANCE_HINT='LATENCY', INFERENCE_NUM_THREADS=torch.get_num_threads(), ENABLE_CPU_PINNING=False) | (dict(INFERENCE_PRECISION_HINT='f32') if exact else {})
         said = lambda e: ' '.join(str(e).split())[-200:]
         try: graph = openvino.Core().read_model(raw)
         except RuntimeError as e: raise WeightsError(f'{path}: not a readable ONNX file ({said(e)}); export it again') from None
