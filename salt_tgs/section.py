@@ -80,6 +80,13 @@ def _binary_header(samples: int, microseconds: int) -> bytes: # 400 of them
     for byte, value in ((3217, microseconds), (3219, microseconds), (3221, samples), (3223, samples), (3225, 5), (3227, 1), (3229, 4), (3255, 1), (3501, 256), (3503, 1)): struct.pack_into('>H', raw, byte - 3201, value)
     return bytes(raw)
 
+# %% ../nbs/06_section.ipynb #792f8b02
+def _record(samples: int) -> np.dtype:
+    "A trace with its header, as numbers at their places."
+    names, formats = zip(*_TRACE.values())
+    header = np.dtype(dict(names=names, formats=formats, offsets=[byte - 1 for byte in _TRACE], itemsize=240))
+    return np.dtype([('header', header), ('samples', '>f4', samples)])
+
 # %% ../nbs/06_section.ipynb #959391c9
 def make_default_survey(
     path: str | Path, # of the SEG-Y file to make
@@ -91,14 +98,13 @@ def make_default_survey(
     "Draw a volume, inline by inline, and write it as SEG-Y; it claims nothing about real salt."
     path, earth = Path(path), _Earth(crosslines, samples, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    trace = np.dtype([('header', dict(names=[n for n, _ in _TRACE.values()], formats=[f for _, f in _TRACE.values()], offsets=[b - 1 for b in _TRACE], itemsize=240)), ('samples', '>f4', samples)])
     answer = path.with_name(path.stem + '.salt.npy')
     salt = np.lib.format.open_memmap(answer, 'w+', bool, (inlines, crosslines, samples))
     with open(path, 'wb') as f:
         f.write(_text_header([f'Made by salt_tgs (seed {seed}): drawn, not measured.', 'It says nothing about real salt.', 'Inline in bytes 189-192, crossline in 193-196, x in 181-184, y in 185-188']) + _binary_header(samples, 4000))
         for i in range(inlines):
             amplitudes, salt[i] = (a.T for a in earth.panel(i))
-            line, j = np.zeros(crosslines, trace), np.arange(crosslines)
+            line, j = np.zeros(crosslines, _record(samples)), np.arange(crosslines)
             known = dict(number=i * crosslines + j + 1, in_file=i * crosslines + j + 1, record=1001 + i, ensemble=2001 + j, kind=1, elevation_scale=1, scale=-100, samples=samples, interval=4000,
                          x=50_000_000 + 2500 * j, y=600_000_000 + 2500 * i, inline=1001 + i, crossline=2001 + j)
             for name, values in known.items(): line['header'][name] = values
@@ -120,10 +126,12 @@ class Section:
         notes: Iterable[str]=(), # what was assumed
     ):
         self.path, self.axes, self.dtype, self.unit, self.notes = Path(path), axes, np.dtype(dtype), unit, list(notes)
-        self.grid = (1, *self.shape[:-1])[-2:] # inlines and crosslines
+        self.grid = (1, *self.shape[:-1])[-2:] # inlines and crosslines; a line counts as a volume of one inline
         self.live = np.ones(self.grid, bool) if live is None else live
 
-    def __repr__(self): return f'{self.kind}: ' + ' x '.join(f'{len(v)} {k}{"s" * (len(v) != 1)}' for k, v in self.axes.items()) + f' of {self.dtype}, every {self.interval:g} {self.unit}, {self.live.sum()} traces'
+    def __repr__(self):
+        spans = ' x '.join(f'{len(v)} {k}{"s" * (len(v) != 1)}' + f' ({v[0]:g} to {v[-1]:g}{" " + self.unit if k == "sample" and self.unit != "samples" else ""})' * (len(v) > 1) for k, v in self.axes.items())
+        return f'{self.kind}: {spans} of {self.dtype}' + f', {self.live.size - self.live.sum()} traces missing' * (not self.live.all())
 
     @property
     def shape(self) -> tuple[int, ...]: # in the order of the axes
@@ -170,6 +178,7 @@ class _Picture(Section):
 
     def _write(self, path, planes, what): path.write_bytes(_png((np.concatenate([*planes]).T * 255).round().astype(np.uint8)))
 
+# %% ../nbs/06_section.ipynb #93833901
 class _Array(Section):
     def _open(self): raise NotImplementedError
 
@@ -205,6 +214,7 @@ def _module(name: str, extra: str):
     try: return importlib.import_module(name)
     except ImportError: raise ImportError(f"{name} is not installed, and this survey needs it: pip install 'salt_tgs[{extra}]'") from None
 
+# %% ../nbs/06_section.ipynb #0a256901
 class _Zarr(_Array):
     def __init__(self, path: Path, unit: str):
         self.path, self.name = path, ''
@@ -238,20 +248,20 @@ class _Zarr(_Array):
             out[at:at + len(block)] = block.astype(out.dtype)
             at += len(block)
 
-# %% ../nbs/06_section.ipynb #a9eb4213
+# %% ../nbs/06_section.ipynb #d24d45c7
 _FORMATS = {1: ('IBM floats', 4), 2: ('32-bit integers', 4), 3: ('16-bit integers', 2), 5: ('IEEE floats', 4), 6: ('64-bit IEEE floats', 8), 8: ('8-bit integers', 1), 10: ('32-bit integers, unsigned', 4), 11: ('16-bit integers, unsigned', 2), 16: ('8-bit integers, unsigned', 1)}
 
-# %% ../nbs/06_section.ipynb #d24d45c7
 def segy_layout(
     path: str | Path, # of a SEG-Y file
 ) -> dict: # traces, samples (a trace), interval (ms, 0 where no header says it), delay (ms), format
     "What the headers of a SEG-Y file say, checked against its length."
     path = Path(path)
     with open(path, 'rb') as f: raw = f.read(3840)
-    if len(raw) < 3840: raise DataError(f'{path}: {len(raw)} bytes, fewer than the headers of a SEG-Y file take; copy it again')
+    if len(raw) < 3840: raise DataError(f'{path}: {len(raw)} bytes, fewer than the headers of a SEG-Y file take, and neither PNG nor NumPy (.npy); copy it again')
     at = lambda byte, kind='>H': struct.unpack_from(kind, raw, byte - 1)[0]
     kind, extra, size = at(3225, '>h'), at(3505, '>h'), path.stat().st_size
-    if kind not in _FORMATS: raise DataError(f'{path}: not a SEG-Y file, or one with samples of the unknown format {kind}; known are {", ".join(f"{k} ({n})" for k, (n, _) in _FORMATS.items())}')
+    if kind not in _FORMATS and kind % 256 == 0 and kind // 256 in _FORMATS: raise DataError(f'{path}: a SEG-Y file with its bytes in the other order (little-endian), which is not read; have it written big-endian, as the standard wants')
+    if kind not in _FORMATS: raise DataError(f'{path}: not a PNG, NumPy (.npy) or SEG-Y file, or a SEG-Y file with samples of the unknown format {kind}; known are {", ".join(f"{k} ({n})" for k, (n, _) in _FORMATS.items())}')
     if extra < 0: raise DataError(f'{path}: an unknown number of text headers; have the file written with none but the first')
     if extra: 
         with open(path, 'rb') as f: f.seek(3600 + 3200 * extra); raw = raw[:3600] + f.read(240).ljust(240, b'\0')
@@ -266,24 +276,26 @@ def segy_layout(
 def find_grid(
     inlines: np.ndarray, # shape (traces,), whole numbers
     crosslines: np.ndarray, # shape (traces,), whole numbers
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None: # numbers of the inlines and of the crosslines; the trace at each place, -1 where there is none; none: not a grid
-    """Where traces lie in a volume.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # numbers of the inlines and of the crosslines; the trace at each place, -1 where there is none
+    """Where traces lie in a volume; a `ValueError` says why they are no grid.
 
     >>> find_grid(np.array([5, 5, 7]), np.array([1, 2, 1]))[2].tolist()
     [[0, 1], [2, -1]]
     """
     axes = []
-    for v in (inlines, crosslines):
+    for name, v in (('inline', inlines), ('crossline', crosslines)):
         known = np.unique(v).astype(np.int64)
-        if len(known) < 2: return None
-        step = int(np.gcd.reduce(np.diff(known)))
-        axes.append((int(known[0]), step, int(known[-1] - known[0]) // step + 1))
-    (i0, di, ni), (x0, dx, nx) = axes
-    if ni * nx > 10 * len(inlines): return None
-    at = (inlines.astype(np.int64) - i0) // di * nx + (crosslines.astype(np.int64) - x0) // dx
-    number = np.full(ni * nx, -1)
-    number[at] = np.arange(len(at))
-    if (number >= 0).sum() < len(at): return None
+        if len(known) < 2: raise ValueError(f'all traces have the {name} number {known[0]}')
+        axes.append((int(known[0]), int(np.gcd.reduce(np.diff(known))), int(known[-1])))
+    (i0, di, i1), (x0, dx, x1) = axes
+    ni, nx = (i1 - i0) // di + 1, (x1 - x0) // dx + 1
+    if ni * nx > 10 * len(inlines):
+        far = int(np.maximum(*(np.abs(v - np.median(v)) / max(1., np.median(np.abs(v - np.median(v)))) for v in (inlines, crosslines))).argmax())
+        raise ValueError(f'inlines {i0} to {i1} and crosslines {x0} to {x1} would be a rectangle of which {len(inlines)} traces fill {len(inlines) / ni / nx:.1%}; farthest from the others is trace {far}, at {inlines[far]}, {crosslines[far]}')
+    number = np.full(ni * nx, -1, np.int32 if len(inlines) < 2**31 else np.int64)
+    at = (inlines - i0) // di * np.int64(nx) + (crosslines - x0) // dx
+    number[at] = np.arange(len(at), dtype=number.dtype)
+    if len(lost := np.flatnonzero(number[at] != np.arange(len(at)))): raise ValueError(f'{len(lost)} traces lie where others lie, the first of them trace {lost[0]}, at inline {inlines[lost[0]]}, crossline {crosslines[lost[0]]}')
     return i0 + di * np.arange(ni), x0 + dx * np.arange(nx), number.reshape(ni, nx)
 
 # %% ../nbs/06_section.ipynb #7e22f082
@@ -293,21 +305,36 @@ def _segyio(path: Path, mode: str='r'):
     try: return segyio.open(str(path), mode, strict=False, ignore_geometry=True)
     except (RuntimeError, ValueError, OSError, KeyError) as e: raise DataError(f'{path}: cannot be read as SEG-Y ({e})') from None
 
+_SHORT = {29, 31, 33, 35, 69, 71, *range(89, 181, 2), 201, 203}  # where the standard has numbers of two bytes in a trace header
+
+def _numbers(path: Path, about: dict, places: tuple[int, int]) -> list[np.ndarray]: # shape (traces,) each
+    "Two numbers of every trace header, in one walk through the file."
+    if wrong := [b for b in places if not 1 <= b <= 237]: raise DataError(f'{path}: a trace header has no number at byte {wrong[0]}; bytes are counted from 1, as the standard counts')
+    step, n = 240 + about['samples'] * _FORMATS[about['format']][1], about['traces']
+    out, raw = [np.empty(n, np.int32) for _ in places], np.memmap(path, np.uint8, 'r', path.stat().st_size - step * n)
+    for k in range(0, n, 2**16):
+        for numbers, byte in zip(out, places):
+            part = numbers[k:k + 2**16]
+            part[:] = np.ndarray(len(part), '>i2' if byte in _SHORT else '>i4', raw, k * step + byte - 1, (step,))
+    return out
+
+# %% ../nbs/06_section.ipynb #7e22f202
+_DTYPES = {2: np.int32, 3: np.int16, 6: np.float64, 8: np.int8, 10: np.uint32, 11: np.uint16, 16: np.uint8}  # of segyio's arrays; all others are 32-bit floats
+
 class _Segy(Section):
     kind = 'segy'
-    def __init__(self, path: Path, iline: int, xline: int, unit: str):
+    def __init__(self, path: Path, iline: int, xline: int, unit: str, as_line: bool=False):
         about, notes = segy_layout(path), []
-        with _segyio(path) as f:
-            f.mmap()
-            try: found = find_grid(f.attributes(iline)[:], f.attributes(xline)[:])
-            except (KeyError, IndexError, ValueError): raise DataError(f'{path}: a trace header has no number at byte {iline} or {xline}; bytes are counted from 1, as the standard counts') from None
-            dtype = f.dtype
-        self.number = np.arange(about['traces'])[None] if found is None else found[2]
-        if found is None: notes.append(f'{path}: bytes {iline} and {xline} of the trace headers give no grid of inlines and crosslines, so it is taken as one line of {about["traces"]} traces in their order; if it is a volume, name the right bytes by --iline and --xline')
+        lines, cross = _numbers(path, about, (iline, xline))
+        try: axes = dict(zip(('inline', 'crossline', 'number'), find_grid(lines, cross)))
+        except ValueError as e:
+            if not as_line and about['traces'] > 20_000 and lines.min() < lines.max() and cross.min() < cross.max(): raise DataError(f'{path}: bytes {iline} and {xline} of the trace headers give no grid of inlines and crosslines: {e}. Name other bytes by --iline and --xline, have the headers repaired, or say --line if it is one line of {about["traces"]} traces') from None
+            if not as_line: notes.append(f'{path}: bytes {iline} and {xline} of the trace headers give no grid of inlines and crosslines ({e}), so it is taken as one line of {about["traces"]} traces in their order; if it is a volume, name the right bytes by --iline and --xline')
+            axes = dict(trace=np.arange(about['traces']), number=np.arange(about['traces'])[None])
+        self.number = axes.pop('number')
         if not about['interval']: notes.append(f'{path}: no header says the sample interval, so samples are counted')
         z = about['delay'] + about['interval'] * np.arange(about['samples']) if about['interval'] else np.arange(about['samples'])
-        axes = dict(trace=np.arange(about['traces'])) if found is None else dict(inline=found[0], crossline=found[1])
-        super().__init__(path, axes | dict(sample=z), dtype, unit if about['interval'] else 'samples', self.number >= 0, notes)
+        super().__init__(path, axes | dict(sample=z), np.dtype(_DTYPES.get(about['format'], np.float32)), unit if about['interval'] else 'samples', self.number >= 0, notes)
 
     def _read(self, i, along, part):
         n = (self.number[i] if along == 'inline' else self.number[:, i])[part]
@@ -334,8 +361,9 @@ def open_section(
     path: str | Path, # PNG, NumPy, SEG-Y; a folder of Zarr or MDIO
     iline: int=189, # byte of the inline number in a SEG-Y trace header
     xline: int=193, # byte of the crossline number
-    unit: str='ms', # of SEG-Y's and MDIO's samples; 'm' for depth, which SEG-Y cannot say
-) -> Section: # nothing but headers has been read
+    unit: str='ms', # of SEG-Y's and MDIO's samples; 'm' for depth, which SEG-Y has no field for before revision 2
+    as_line: bool=False, # take a SEG-Y file as one line of traces, whatever its headers say
+) -> Section: # which holds no samples
     "A survey of whatever form."
     path = Path(path)
     if not path.exists(): raise DataError(f'{path}: no such file or folder')
@@ -343,7 +371,7 @@ def open_section(
     with open(path, 'rb') as f: magic = f.read(8)
     if magic == b'\x89PNG\r\n\x1a\n': return _Picture(path)
     if magic[:6] == b'\x93NUMPY': return _Numpy(path)
-    section = _Segy(path, iline, xline, unit)
+    section = _Segy(path, iline, xline, unit, as_line)
     for note in section.notes: warnings.warn(note)
     return section
 
@@ -361,10 +389,11 @@ def amplitude_scale(
     volume = len(section.shape) == 3
     for i in spread(section.grid[0] if volume else max(1, section.grid[1] - 255), 16).tolist():
         panel, live = section.panel(i) if volume else section.panel(0, part=slice(i, i + 256))
-        found.append(np.abs(panel[:, np.flatnonzero(live)[spread(live.sum(), 256)]] if live.any() else panel[:, :0]))
-    found = np.concatenate([a[a > 0] for a in found])
+        found.append(panel[:, np.flatnonzero(live)[spread(live.sum(), 256)]] if live.any() else panel[:, :0])
+    found = np.concatenate([a[a != 0] for a in found])
     if not len(found): raise DataError(f'{section.path}: all traces that were looked at hold nothing but zeros; is this the file of amplitudes?')
-    return float(np.median(found) / .6745)
+    if (found < 0).mean() < .05: warnings.warn(f'{section.path}: only {(found < 0).mean():.1%} of the samples are negative, so these are no amplitudes of an echo (an envelope, or an impedance?); the network knows amplitudes, and its mask will mean little')
+    return float(np.median(np.abs(found)) / .6745)
 
 # %% ../nbs/06_section.ipynb #f18a92c0
 def to_bytes(
@@ -430,10 +459,9 @@ def window_size(
     "The side of the largest window that none of the networks has to be framed for, or shrinks more than its tiles."
     return min(m.meta['size'] if m.meta['how'] == 'pad' else SIZE for m in ensemble.members)
 
-# %% ../nbs/06_section.ipynb #2585813d
+# %% ../nbs/06_section.ipynb #a4642e3b
 PIECE = 1024  # traces of a line that are one chunk
 
-# %% ../nbs/06_section.ipynb #a4642e3b
 def _piece(section: Section, i: int, along: str='inline') -> slice:
     "The traces of a chunk: all of a panel, or a piece of a line."
     n = section.grid[along == 'inline']
@@ -481,6 +509,7 @@ def _chunks(section: Section, crosslines: bool) -> list[tuple[str, int]]:
 
 def _file(work: Path, along: str, i: int) -> Path: return work/f'{along}{i:06}.npz'
 
+# %% ../nbs/06_section.ipynb #1be22201
 def _do_chunk(section: Section, ensemble: Ensemble, settings: dict, work: Path, along: str, i: int) -> None:
     "Predict one chunk and put it into its file."
     maps = predict_chunk(section, ensemble, i, along, settings['scale'], settings['overlap'], settings['tta'], settings['uncertainty'])
@@ -521,11 +550,15 @@ def _place(draft: Path, final: Path) -> None:
 
 def _assemble(section: Section, settings: dict, work: Path, out: Path) -> None:
     "Put all chunks together, and remove them."
+    salt = []
+    def counted(planes):
+        for plane in planes: salt.append(float(plane.sum())); yield plane
     for what in [w for w in ('probs', 'uncertainty') if settings[w]] + ['mask']:
         draft = work/f'{what}{out.suffix or ".out"}'
         if draft.is_dir(): shutil.rmtree(draft)
-        section.write(draft, _planes(section, settings, work, what), what)
-        if what == 'mask': write_atomically(_about(out), (json.dumps(settings, indent=1) + '\n').encode())
+        planes = _planes(section, settings, work, what)
+        section.write(draft, counted(planes) if what == 'mask' else planes, what)
+        if what == 'mask': write_atomically(_about(out), (json.dumps(settings | dict(salt=sum(salt) / max(1, int(section.live.sum()) * section.shape[-1])), indent=1) + '\n').encode())
         _place(draft, _beside(out, what))
     shutil.rmtree(work)
 
@@ -549,7 +582,7 @@ def _differing(path: Path, settings: dict) -> list[str]:
     "Which settings are others than those in a file."
     try: old = json.loads(path.read_text())
     except (OSError, ValueError): return ['unreadable settings']
-    return sorted(k for k in old.keys() | settings.keys() if old.get(k) != settings.get(k))
+    return sorted(k for k in (old.keys() | settings.keys()) - {'salt'} if old.get(k) != settings.get(k))
 
 def _claim_work(out: Path, work: Path, settings: dict, join: bool) -> bool: # false: everything is finished already
     "Make the folder of chunks, or join it."
@@ -576,21 +609,6 @@ def _on_worker(section: Section, weights: str | None, settings: dict, work: str,
     if _members(ensemble) != {k: settings[k] for k in ('weights', 'engine')}: raise DataError(f'a worker has other networks or another engine ({", ".join(_members(ensemble)["engine"])}) than the program that sent it work; give all machines the same files and packages')
     _do_chunk(section, ensemble, settings, Path(work), along, i)
 
-def _by_dask(section: Section, weights: str | None, settings: dict, work: Path, chunks: list[tuple[str, int]], workers: int, scheduler: str | None, done: Callable) -> None:
-    "Chunks in other processes, of this machine or of a cluster."
-    distributed = _module('distributed', 'dask')
-    cluster = None if scheduler else distributed.LocalCluster(n_workers=min(workers, len(chunks)), threads_per_worker=1, dashboard_address=None, silence_logs=50)
-    try:
-        with distributed.Client(scheduler or cluster, set_as_default=False) as client:
-            shared = client.scatter(section, broadcast=True)
-            futures = [client.submit(_on_worker, shared, weights, settings, str(work), *c, key=f'{work}-{c[0]}{c[1]}', pure=False) for c in chunks]
-            for future in distributed.as_completed(futures, loop=client.loop):
-                try: future.result()
-                except distributed.KilledWorker: raise RuntimeError('a chunk ended several workers, one after the other, most likely for want of memory; take fewer workers, then go on with --resume') from None
-                done()
-    finally:
-        if cluster is not None: cluster.close()
-
 # %% ../nbs/06_section.ipynb #a16d5cea
 def predict_section(
     path: str | Path, # a survey that `open_section` knows
@@ -598,6 +616,7 @@ def predict_section(
     weights: str | Path | None=None, # an ensemble's folder; none: the network that comes with the package
     overlap: float=.5, # share of a window that its neighbour covers, too, 0 to 0.9
     tta: bool=True, # both views of each window
+    threshold: float | None=None, # probability above which a sample is salt; none: as the ensemble says
     probs: bool=False, # write `OUT.probs`, too
     uncertainty: bool=False, # write `OUT.uncertainty`, too: the standard deviation over members and views
     crosslines: bool=False, # predict along crosslines, too, and average
@@ -612,9 +631,13 @@ def predict_section(
     path, out, weights = Path(path).absolute(), Path(out).absolute(), None if weights is None else str(Path(weights).absolute())
     if part is not None and not 1 <= part[0] <= part[1]: raise ValueError(f'part {part[0]} of {part[1]}: parts are counted from 1')
     if workers < 1: raise ValueError(f'{workers} workers: at least one has to work')
+    if path.resolve() == out.resolve(): raise DataError(f'{out}: that is the survey itself; name another file for its mask')
     section = open_section(path, **how)
     if out.suffix.lower() != path.suffix.lower(): raise DataError(f'{out}: the answer is of the kind of its input, so its name ends with {path.suffix or "nothing"}')
     ensemble, work = Ensemble.load(weights), out.with_name(out.name + '.work')
+    if threshold is not None: ensemble.threshold = float(threshold)
+    if scheduler:
+        with _client(scheduler): pass  # before anything is written
     settings = _settings(section, ensemble, overlap, tta, probs, uncertainty, crosslines, amplitude_scale(section))
     if not _claim_work(out, work, settings, resume or part is not None): return out
     chunks = _chunks(section, crosslines)
@@ -630,3 +653,25 @@ def predict_section(
         except (FileExistsError, FileNotFoundError): return None
     _assemble(section, settings, work, out)
     return out
+
+# %% ../nbs/06_section.ipynb #639eaca9
+def _client(scheduler: Any):
+    "A connection to a Dask scheduler, or an error that names it."
+    distributed = _module('distributed', 'dask')
+    try: return distributed.Client(scheduler, set_as_default=False, timeout='10s')
+    except (OSError, ValueError) as e: raise ConnectionError(f'no Dask scheduler answers at {scheduler} ({e or type(e).__name__}); start one by `dask scheduler`, which prints its address') from None
+
+def _by_dask(section: Section, weights: str | None, settings: dict, work: Path, chunks: list[tuple[str, int]], workers: int, scheduler: str | None, done: Callable) -> None:
+    "Chunks in other processes, of this machine or of a cluster."
+    distributed = _module('distributed', 'dask')
+    cluster = None if scheduler else distributed.LocalCluster(n_workers=min(workers, len(chunks)), threads_per_worker=1, dashboard_address=None, silence_logs=50)
+    try:
+        with _client(scheduler or cluster) as client:
+            shared = client.scatter(section, broadcast=True)
+            futures = [client.submit(_on_worker, shared, weights, settings, str(work), *c, key=f'{work}-{c[0]}{c[1]}', pure=False) for c in chunks]
+            for future in distributed.as_completed(futures, loop=client.loop):
+                try: future.result()
+                except distributed.KilledWorker: raise RuntimeError('a chunk ended several workers, one after the other, most likely for want of memory; take fewer workers, then go on with --resume') from None
+                done()
+    finally:
+        if cluster is not None: cluster.close()

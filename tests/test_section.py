@@ -136,7 +136,7 @@ def changed(survey, path, changes):
 
 
 @fault('broken survey')
-@pytest.mark.parametrize('name, words', [('cut', 'cut short'), ('longer', 'cut short'), ('lengthless', 'does not say how many samples'), ('page', 'not a SEG-Y file'), ('empty', 'fewer than the headers'), ('zeros', 'nothing but zeros')])
+@pytest.mark.parametrize('name, words', [('cut', 'cut short'), ('longer', 'cut short'), ('lengthless', 'does not say how many samples'), ('page', 'or SEG-Y file'), ('empty', 'fewer than the headers'), ('zeros', 'nothing but zeros')])
 def test_broken_surveys_are_named(survey, tmp_path, name, words):
     raw, path = survey.read_bytes(), tmp_path/f'{name}.sgy'
     path.write_bytes(dict(cut=raw[:-777], longer=raw + bytes(100), lengthless=raw[:3220] + bytes(2) + raw[3222:], page=b'<html>' + b'gone ' * 2000, empty=b'', zeros=raw[:3840] + bytes(480 * SIZES[0] * SIZES[1] - 240))[name])
@@ -160,6 +160,20 @@ def test_without_geometry_it_is_a_line(survey, tmp_path):
         warnings.simplefilter('always')
         section = open_section(path)
     assert 'samples are counted' in str(said[-1].message) and (section.interval, section.unit) == (1, 'samples')
+
+
+@fault('broken survey')
+def test_one_damaged_header_of_a_volume_is_named(tmp_path):
+    "A volume is not taken for a line of days because of one trace; a small one is, aloud."
+    for name, inlines, trace in (('large', 145, 17), ('small', 6, 77)):
+        path, _ = make_default_survey(tmp_path/f'{name}.sgy', inlines, 140, 12)
+        changed(path, path, [(3600 + trace * 288 + 188, '>i', 900_000_000)])
+        why = f'farthest from the others is trace {trace}, at 900000000, {2001 + trace}'
+        if name == 'large':
+            with pytest.raises(DataError, match=f'{path}: .*{why}.*say --line'): open_section(path)
+            assert open_section(path, as_line=True).shape == (145 * 140, 12)
+        else:
+            with pytest.warns(UserWarning, match=why): assert open_section(path).shape == (6 * 140, 12)
 
 
 @pytest.mark.parametrize('kind', [1, 2, 3, 5, 8])
