@@ -61,10 +61,10 @@ def rle_encode(
 class DataError(ValueError):
     "Data that cannot be used: the message names the file and what is wrong with it."
 
+# %% ../nbs/00_data.ipynb #dfa2d60d
 class RLEError(DataError):
     "A text that is not the run lengths of a mask."
 
-# %% ../nbs/00_data.ipynb #dfa2d60d
 def rle_decode(
     rle: str, # `start length` pairs, column-major, from 1; empty for an empty mask
     shape: tuple[int, int]=(SIZE, SIZE), # height and width, pixels
