@@ -13,9 +13,10 @@ setup(name=cfg['lib_name'], version=cfg['version'], description=cfg['description
                    f"Natural Language :: {cfg['language']}", 'Programming Language :: Python :: 3'],
       python_requires=f">={cfg['min_python']}", packages=find_packages(include=['salt_tgs', 'salt_tgs.*']),
       include_package_data=True, install_requires=cfg['requirements'].split(),
-      extras_require={'dev': ' '.join(cfg[f'{k}_requirements'] for k in ('dev', 'engine', 'onnx', 'segy', 'mdio', 'dask', 'gpus')).split(), 'kaggle': cfg['kaggle_requirements'].split(),
+      extras_require={'dev': ' '.join(cfg[f'{k}_requirements'] for k in ('dev', 'engine', 'onnx', 'segy', 'mdio', 'dask', 'gpus', 'review')).split(), 'kaggle': cfg['kaggle_requirements'].split(),
                       'engine': cfg['engine_requirements'].split(), 'onnx': (cfg['engine_requirements'] + ' ' + cfg['onnx_requirements']).split(),
-                      'segy': cfg['segy_requirements'].split(), 'mdio': cfg['mdio_requirements'].split(), 'dask': cfg['dask_requirements'].split(), 'gpus': cfg['gpus_requirements'].split()},
+                      'segy': cfg['segy_requirements'].split(), 'mdio': cfg['mdio_requirements'].split(), 'dask': cfg['dask_requirements'].split(), 'gpus': cfg['gpus_requirements'].split(),
+                      'review': cfg['review_requirements'].split()},
       entry_points={'console_scripts': cfg['console_scripts'].split(),
                     'nbdev': [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"]},
       zip_safe=False)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_SIDE', 'MIN_SIDE', 'GREY', 'CONTRAST', 'run_command', 'train_command', 'evaluate_command', 'compare_command',
-           'submit_command', 'check_command', 'predict_command', 'export_command', 'section_command', 'parser', 'main']
+           'submit_command', 'check_command', 'predict_command', 'export_command', 'section_command', 'review_command',
+           'parser', 'main']
 
 # %% ../nbs/08_cli.ipynb #91691e4b
 import argparse
@@ -266,6 +267,33 @@ def section_command(
         print(f'{args.out}: mask' + ', probabilities' * args.save_probs + ', uncertainty' * args.save_uncertainty + f'; {salt:.2%} of the samples are salt')
     return 0
 
+# %% ../nbs/08_cli.ipynb #5e3c0202
+def review_command(
+    args: argparse.Namespace, # path, out, weights, who, port, host, export, mask, iline, xline, line, unit
+) -> int: # exit code
+    "`salt-tgs review`: a page to look at masks and to correct them, or what was decided there, as files."
+    from tqdm import tqdm
+    from salt_tgs.review import export_section, export_tiles, is_survey, open_review, review_folder, serve_review
+    how = dict(iline=args.iline, xline=args.xline, unit=args.unit, as_line=args.line)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('always', category=UserWarning, module='salt_tgs')
+        warnings.showwarning = lambda message, *_: print(f'salt-tgs: {message}', file=sys.stderr)
+        if args.mask and not args.export: raise ValueError('--mask is what --export fills up with; it needs --export')
+        if args.export:
+            folder = review_folder(args.path, args.out)
+            if is_survey(args.path):
+                with tqdm(total=0, disable=None, unit='panel') as bar: export_section(folder, args.path, args.export, args.weights, args.mask, bar, **how)
+                print(f'{args.export}: mask, as it was decided in the windows that were reviewed')
+            else:
+                if args.mask: raise ValueError('--mask belongs to a survey; of tiles only those are written that were decided')
+                export_tiles(folder, args.export)
+                print(f'{args.export}: images, masks, train.csv of the tiles that were decided')
+            return 0
+        review = open_review(args.path, args.out, args.weights, args.who, **how)
+        try: serve_review(review, args.port, args.host, lambda text: print(text, flush=True))
+        except KeyboardInterrupt: pass
+    return 0
+
 # %% ../nbs/08_cli.ipynb #fcd5cdf4
 def _folds(text: str) -> int: # at least 2
     "A number of folds, or wrong usage."
@@ -380,6 +408,20 @@ def parser() -> argparse.ArgumentParser: # of the whole command
     p.add_argument('--xline', type=int, metavar='BYTE', default=193, help='and its crossline number (default: %(default)s)')
     p.add_argument('--line', action='store_true', help='take a SEG-Y file as one line of traces, whatever its headers say')
     p.add_argument('--unit', choices=['ms', 'm', 'ft'], default='ms', help='of the samples, for --info (default: %(default)s)')
+
+    p = verb('review', review_command, 'open a page to look at masks and correct them, of a folder of tiles or of a survey; or write what was decided there')
+    p.add_argument('path', metavar='IN', help="a folder of PNG tiles or with Kaggle's test tiles; or a survey: SEG-Y, PNG or NumPy file, Zarr or MDIO folder")
+    p.add_argument('--out', metavar='DIR', help='where decisions are kept, or were (default: IN-review)')
+    p.add_argument('--weights', metavar='DIR', help='an ensemble, as `salt-tgs run` writes it; without it the network that comes with the package')
+    p.add_argument('--who', metavar='NAME', help='decides (default: the name of the login)')
+    p.add_argument('--port', type=int, metavar='N', default=8117, help='of the page; 0 takes any that is free (default: %(default)s)')
+    p.add_argument('--host', metavar='ADDRESS', default='127.0.0.1', help='an address of this machine at which others, too, may look and decide, without a password (default: this machine alone)')
+    p.add_argument('--export', metavar='DEST', help='open no page; write what was decided: images/, masks/ and train.csv for tiles, a mask of its own kind for a survey')
+    p.add_argument('--mask', metavar='FILE', help="for --export of a survey: what `salt-tgs section` wrote, for where nothing was decided; without it, it is predicted now and kept beside DEST")
+    p.add_argument('--iline', type=int, metavar='BYTE', default=189, help='where a SEG-Y trace header has its inline number (default: %(default)s)')
+    p.add_argument('--xline', type=int, metavar='BYTE', default=193, help='and its crossline number (default: %(default)s)')
+    p.add_argument('--line', action='store_true', help='take a SEG-Y file as one line of traces, whatever its headers say')
+    p.add_argument('--unit', choices=['ms', 'm', 'ft'], default='ms', help='of the samples (default: %(default)s)')
 
     p = verb('export', export_command, 'write networks as ONNX files, for other programs, and check them')
     p.add_argument('--out', metavar='DIR', required=True, help='gets member00.onnx and so on')

@@ -19,6 +19,8 @@ FAULTS = {
     'invalid submission': 'Exactly the ids of the sample, in its order, checked before the file gets its name.',
     'broken survey': 'Cut files, headers of zeros and what is no SEG-Y at all are named, and nothing is written; without geometry it is one line, and that is said.',
     'archive traversal, bomb': 'Nothing is unpacked to the disk; an archive with a member that points outside, is a link, is there twice or unpacks without measure is refused.',
+    'two people, one tile': 'The later one is shown the earlier decision, and nothing of it is overwritten; all that was ever decided stays.',
+    'a stranger at the page': 'Only this machine is served unless it is asked for; other names, other pages, unknown ids, links out of the folder and what is no mask are refused.',
     'dead worker': 'Training has none: its batches are made in its own process. A survey\'s panel goes to another worker, and the answer is the same.',
     'not repeatable': 'The same machine, versions and seed give the same weights and submission; folds do not depend on the order of files.',
     'the engine cannot run on this processor': 'A warning says so, and torch predicts, more slowly and the same.',
