@@ -28,3 +28,7 @@ def test_each_definition_is_shown_before_the_next(path):
             waiting = names
         elif not re.search(r'^#\|\s*(hide|export)', source, re.M): waiting = []
     assert not rows
+
+
+@pytest.mark.parametrize('path', NBS, ids=lambda p: p.stem)
+def test_a_notebook_is_small_enough_to_be_opened(path): assert path.stat().st_size < 1.5e6
