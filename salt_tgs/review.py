@@ -945,7 +945,8 @@ def serve_review(
     server, sock, address = _server(review, port, host)
     if not _is_loopback(host): told(f'whoever can reach {host} can see these pictures and decide, without a password and unencrypted; from another machine, `ssh -L {sock.getsockname()[1]}:127.0.0.1:{sock.getsockname()[1]} THIS-MACHINE` and an address of 127.0.0.1 are the safer way')
     told(f'{len(review.items)} {"windows" if review.items.kind == "section" else "tiles"} at {address}; decisions are kept in {review.decisions.folder}')
-    try: server.run(sockets=[sock])
+    try:
+        with server.capture_signals(): server.run(sockets=[sock])  # from now on: what comes while the loop is being made would be lost in it
     finally: review.looker.stop()
 
 # %% ../nbs/07_review.ipynb #07dd0022
