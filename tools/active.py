@@ -46,7 +46,9 @@ def one_seed(seed: int, tiles, looks: int) -> dict:
         nets['nothing new'] = average_weights(train_fold(known, None, nothing, Path(tmp)/'nothing', seed=seed, start=base)[0])
     scores = {name: tile_scores(Ensemble([net]).masks(exam.images), exam.masks).round(1).tolist() for name, net in nets.items()}
     about = {name: dict(empty=float((~pool[idx].masks.any((1, 2))).mean()), base_score=float(tile_scores(Ensemble([base]).masks(pool[idx].images), pool[idx].masks).mean())) for name, idx in arms.items()}
-    return dict(seed=seed, exam=len(exam), looked_at=about, scores=scores, seconds=round(time.perf_counter() - began), threads=torch.get_num_threads(), commit=commit())
+    salt = exam.masks.any((1, 2))
+    by_kind = {kind: dict(n=int(of.sum())) | {name: float(np.array(v)[of].mean().round(4)) for name, v in scores.items()} for kind, of in {'no salt': ~salt, 'salt': salt}.items()}
+    return dict(seed=seed, exam=len(exam), looked_at=about, scores=scores, by_kind=by_kind, seconds=round(time.perf_counter() - began), threads=torch.get_num_threads(), commit=commit())
 
 
 def main() -> None:
