@@ -50,6 +50,9 @@ def train_command(
     args: argparse.Namespace, # as for `run`, and only_folds, all_tiles, reviewed
 ) -> int: # exit code
     "`salt-tgs train`: folds and their score, no submission; or one network from all tiles, and no score."
+    if args.reviewed:
+        given = dict(preset=args.preset != 'quick', encoder=args.encoder, encoder_weights=args.encoder_weights, batch_size=args.batch_size, only_folds=args.only_folds, all_tiles=args.all_tiles, workers=args.workers != 1, scheduler=args.scheduler)
+        if wrong := [f'--{name.replace("_", "-")}' for name, is_given in given.items() if is_given]: raise ValueError(f'{", ".join(wrong)}: not with --reviewed, which goes on from a network as that network is; --start names another one')
     kwargs = _training(args)
     from salt_tgs.submission import train, train_all, train_reviewed
     if args.reviewed:
@@ -409,15 +412,16 @@ def parser() -> argparse.ArgumentParser: # of the whole command
     p.add_argument('--line', action='store_true', help='take a SEG-Y file as one line of traces, whatever its headers say')
     p.add_argument('--unit', choices=['ms', 'm', 'ft'], default='ms', help='of the samples, for --info (default: %(default)s)')
 
-    p = verb('review', review_command, 'open a page to look at masks and correct them, of a folder of tiles or of a survey; or write what was decided there')
+    p = verb('review', review_command, 'a page to look at masks and to correct them, of a folder of tiles or of a survey: prints the address to open in a browser; Ctrl-C ends it, and the same command goes on; with --export, write what was decided')
     p.add_argument('path', metavar='IN', help="a folder of PNG tiles or with Kaggle's test tiles; or a survey: SEG-Y, PNG or NumPy file, Zarr or MDIO folder")
-    p.add_argument('--out', metavar='DIR', help='where decisions are kept, or were (default: IN-review)')
+    p.add_argument('--out', metavar='DIR', help='the folder of the review, which --export reads, too (default: IN-review, beside IN)')
     p.add_argument('--weights', metavar='DIR', help='an ensemble, as `salt-tgs run` writes it; without it the network that comes with the package')
-    p.add_argument('--who', metavar='NAME', help='decides (default: the name of the login)')
-    p.add_argument('--port', type=int, metavar='N', default=8117, help='of the page; 0 takes any that is free (default: %(default)s)')
+    p.add_argument('--who', metavar='NAME', help='your name, which is kept with each decision (default: that of the login)')
+    p.add_argument('--port', type=int, metavar='N', default=8117, help='port of the page; 0 takes any that is free (default: %(default)s)')
     p.add_argument('--host', metavar='ADDRESS', default='127.0.0.1', help='an address of this machine at which others, too, may look and decide, without a password (default: this machine alone)')
-    p.add_argument('--export', metavar='DEST', help='open no page; write what was decided: images/, masks/ and train.csv for tiles, a mask of its own kind for a survey')
+    p.add_argument('--export', metavar='DEST', help='open no page; write what was decided: for tiles images/, masks/ and train.csv into a new or empty folder, for a survey a mask of its own kind')
     p.add_argument('--mask', metavar='FILE', help="for --export of a survey: what `salt-tgs section` wrote, for where nothing was decided; without it, it is predicted now and kept beside DEST")
+    p = p.add_argument_group('surveys')
     p.add_argument('--iline', type=int, metavar='BYTE', default=189, help='where a SEG-Y trace header has its inline number (default: %(default)s)')
     p.add_argument('--xline', type=int, metavar='BYTE', default=193, help='and its crossline number (default: %(default)s)')
     p.add_argument('--line', action='store_true', help='take a SEG-Y file as one line of traces, whatever its headers say')

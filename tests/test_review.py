@@ -22,6 +22,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from faults import fault
 from forked import PROCESSES, run
 from salt_tgs.data import DataError, _png, default_tiles, load_data, read_mask
+from salt_tgs.ensemble import Ensemble
 from salt_tgs.review import LARGEST, Decisions, WindowItems, export_section, export_tiles, open_review, reviewed_tiles
 from salt_tgs.section import _binary_header, _record, _text_header, make_default_survey
 from test_site import CONTRAST, NARROW, PICTURES, SCHEMES, SIDEWAYS, WIDE, browser, console, requests
@@ -418,6 +419,26 @@ def test_a_long_section_opens_at_once(tmp_path):
         assert max(times.values()) < 1, times
 
 
+def test_training_goes_on_from_what_was_decided(tmp_path, weights):
+    many, folder = default_tiles(12, seed=6), tmp_path/'tiles'
+    folder.mkdir()
+    for id, image in zip(many.ids, many.images): (folder/f'{id}.png').write_bytes(_png(image))
+    r = open_review(folder, weights=weights, background=False)
+    train = ['train', '--reviewed', tmp_path/'tiles-review', '--start', weights, '--folds', 2, '--epochs-scale', '.1', '--out', tmp_path/'better']
+    for k in range(12):
+        if k == 3: assert '3 reviewed tiles are too few for 2 folds' in run(train, code=1)
+        r.decide(many.ids[k], 'correct', as_png(many.masks[k]))
+    r.looker.stop()
+    assert '--preset, --batch-size: not with --reviewed' in run([*train, '--preset', 'shipped', '--batch-size', 4], code=1) and not (tmp_path/'better').exists()
+    run(train)
+    kept, shown = (json.loads((tmp_path/f/'metrics.json').read_text()) for f in ('better', 'tiles-review'))
+    assert kept == shown and kept['official']['n'] == 12
+    trained = open_review(folder, weights=weights, background=False)
+    assert trained.queue()['trained']['gain']['mean'] == kept['gain']['mean']
+    trained.looker.stop()
+    assert len(Ensemble.load(tmp_path/'better'/'ensemble').members) == 2
+
+
 # ---- the verb
 
 def test_the_verb(tiles, weights, tmp_path):
@@ -430,11 +451,11 @@ def test_the_verb(tiles, weights, tmp_path):
 
 
 def test_the_verb_ends_when_asked(tiles, weights, tmp_path):
-    "Whenever that is, also while the server is only starting: uvloop loses a signal of those milliseconds if nobody else has taken it."
+    "Also while the server is only starting (uvloop loses a signal of those milliseconds if nobody else has taken it), and while the engine predicts (a program that ends then ends with a crash)."
     from forked import Forked
-    for milliseconds in [8, 11, 14, 100]:
+    for milliseconds, network in [(8, ['--weights', weights]), (11, ['--weights', weights]), (14, ['--weights', weights]), (100, [])]:
         port = free_port()
-        p = Forked(['review', tiles, '--weights', weights, '--port', port, '--who', 'carla'])
+        p = Forked(['review', tiles, *network, '--port', port, '--who', 'carla'])
         for _ in range(20_000):
             try: socket.create_connection(('127.0.0.1', port)).close(); break
             except OSError: time.sleep(.001)
