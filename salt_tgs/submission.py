@@ -246,6 +246,7 @@ def _figures(r: Result) -> dict[str, str]: # HTML by title
     from matplotlib.figure import Figure
     truth, images = r.data.train.masks, r.data.train.images
     curves = Figure(figsize=(9, 3), layout='constrained'); a, b = curves.subplots(1, 2)
+    for x in (a, b): x.locator_params(axis='x', integer=True)
     for k, rows in r.history.groupby('fold'):
         rows = rows.assign(n=range(1, len(rows) + 1)); looked = rows.dropna()
         a.plot(rows.n, rows.train_loss, color=f'C{k % 10}', label=f'fold {k}'); a.plot(looked.n, looked.valid_loss, '.:', color=f'C{k % 10}')
