@@ -1,3 +1,4 @@
+import fcntl
 import shutil
 import zipfile
 
@@ -12,6 +13,19 @@ if settings.get_current_profile_name() != 'ci': settings.register_profile('defau
 
 def pytest_configure(config):
     config.addinivalue_line('markers', 'fault(name): shows what happens at this fault (tests/faults.py)')
+    config.addinivalue_line('markers', 'alone: holds a time, so no other test runs beside it (pytest -n 2)')
+
+
+@pytest.fixture(autouse=True)
+def _beside(request, tmp_path_factory):
+    "Readers and one writer over pytest's processes: a test marked `alone` waits for the others, and they for it."
+    root = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, 'workerinput'): root = root.parent
+    with open(root/'gate', 'w') as gate, open(root/'room', 'w') as room:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if request.node.get_closest_marker('alone') else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        yield
 
 
 @pytest.fixture(scope='session')

@@ -34,6 +34,7 @@ def finished(tiles, tmp_path_factory):
     return out
 
 
+@pytest.mark.alone
 def test_help_answers_at_once():
     times = []
     for _ in range(3):

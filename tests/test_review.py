@@ -401,6 +401,7 @@ def test_a_survey_comes_out_as_a_survey(weights, tmp_path):
     assert len(kept) == 3 and kept.images.shape == (3, 101, 101)
 
 
+@pytest.mark.alone
 def test_a_long_section_opens_at_once(tmp_path):
     "10,000 traces of 1,000 samples, the network of the package, over HTTP."
     line, path = np.zeros(10_000, _record(1000)), tmp_path/'long.sgy'
