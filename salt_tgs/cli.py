@@ -53,13 +53,14 @@ def train_command(
     if args.reviewed:
         given = dict(preset=args.preset != 'quick', encoder=args.encoder, encoder_weights=args.encoder_weights, batch_size=args.batch_size, only_folds=args.only_folds, all_tiles=args.all_tiles, workers=args.workers != 1, scheduler=args.scheduler)
         if wrong := [f'--{name.replace("_", "-")}' for name, is_given in given.items() if is_given]: raise ValueError(f'{", ".join(wrong)}: not with --reviewed, which goes on from a network as that network is; --start names another one')
+        if len(args.start or []) > 1: raise ValueError(f'--reviewed goes on from one network, and --start names {len(args.start)}')
     kwargs = _training(args)
     from salt_tgs.submission import train, train_all, train_reviewed
     if args.reviewed:
         from salt_tgs.data import load_data
         from salt_tgs.model import write_atomically
         from salt_tgs.review import reviewed_tiles
-        result = train_reviewed(reviewed_tiles(args.reviewed), args.out, args.start, None if args.data is None else load_data(args.data).train, max(1, round(6 * args.epochs_scale)), folds=args.folds or 5, seed=args.seed, overwrite=args.overwrite, resume=args.resume)
+        result = train_reviewed(reviewed_tiles(args.reviewed), args.out, args.start[0] if args.start else None, None if args.data is None else load_data(args.data).train, max(1, round(6 * args.epochs_scale)), folds=args.folds or 5, seed=args.seed, overwrite=args.overwrite, resume=args.resume)
         write_atomically(Path(args.reviewed)/'metrics.json', (Path(args.out)/'metrics.json').read_bytes())
         m = result.metrics()
         print(f"before {m['before']['mean']:.4f} +/- {m['before']['se']:.4f}, after {m['official']['mean']:.4f} +/- {m['official']['se']:.4f}, gain {m['gain']['mean']:+.4f} +/- {m['gain']['se']:.4f} on {m['official']['n']} reviewed tiles, each scored by a network that had not seen its correction")
@@ -344,7 +345,7 @@ def parser() -> argparse.ArgumentParser: # of the whole command
         p.add_argument('--data', metavar='PATH', help="a folder with Kaggle's files, zipped or not, or with PNG images/ and masks/; without it SALT_TGS_DATA, ./data, ../data or the built-in synthetic data set")
         p.add_argument('--out', metavar='DIR', default='salt-run', help='a new folder for the results (default: %(default)s)')
         p.add_argument('--preset', type=_preset, metavar='NAME|FILE', default='quick', help='quick; shipped, of the network that comes with the package; longer and taught, which go on from a run of it; seed, of the solution that this project grew from; or a JSON file with a recipe of your own, such as the run.json of a run, changed (default: %(default)s)')
-        p.add_argument('--start', metavar='DIR', help='the folder of an earlier run, whose networks this one goes on from; for the recipe taught they label the test tiles, too')
+        p.add_argument('--start', metavar='DIR', nargs='+', help='the folder of an earlier run, whose networks this one goes on from; for the recipe taught they label the test tiles, too, and several runs do so together')
         p.add_argument('--folds', type=_folds, metavar='N', help="number of folds, instead of the recipe's")
         p.add_argument('--encoder', metavar='NAME', help="instead of the recipe's: tf_efficientnet_lite0, whose ImageNet weights are installed; tf_efficientnet_lite1 and 2 and resnet34, for which an error says how to get them; or another name that timm knows, with weights of your own or none")
         p.add_argument('--encoder-weights', metavar='PATH|none', help='a file of ImageNet weights, or none to start from random ones; without it those that are installed')

@@ -430,15 +430,21 @@ class _Clock:
         self.seconds[part], self.last = now - self.last, now
 
 # %% ../nbs/05_submission.ipynb #6b11e7c9
-def _check_start(recipe: Recipe, start: str | Path | None):
-    "Refuse to begin from photographs what was meant to go on."
-    if (recipe.goes_on or recipe.taught) and start is None: raise ValueError(f'the recipe {recipe.name} goes on from an earlier run: name its folder by --start')
+def _folders(start: str | Path | list[str | Path] | None) -> list[Path]:
+    "One folder of a run, or several, as a list."
+    return [] if start is None else [Path(p) for p in (start if isinstance(start, (list, tuple)) else [start])]
 
-def _check(recipe: Recipe, tiles: Tiles, start: str | Path | None, out: str | Path):
+def _check_start(recipe: Recipe, start: str | Path | list[str | Path] | None):
+    "Refuse to begin from photographs what was meant to go on, and more beginnings than one."
+    runs = _folders(start)
+    if (recipe.goes_on or recipe.taught) and not runs: raise ValueError(f'the recipe {recipe.name} ' + ('is taught by' if recipe.fresh else 'goes on from') + ' an earlier run: name its folder by --start')
+    if len(runs) > 1 and not recipe.taught: raise ValueError(f'the recipe {recipe.name} goes on from one run, not from {len(runs)}; only a recipe with teachers takes several')
+
+def _check(recipe: Recipe, tiles: Tiles, start: str | Path | list[str | Path] | None, out: str | Path):
     "Refuse tiles that a recipe cannot take, and a folder in which the run to go on from would be lost."
     side, most = max(tiles.images.shape[1:]), min(s.size for s in recipe.stages)
     if recipe.how == 'pad' and side > most: raise ValueError(f'tiles of {side} pixels a side; the recipe {recipe.name} takes up to {most}: cut them into smaller ones')
-    if start is not None and Path(start).resolve() == Path(out).resolve(): raise ValueError(f'{out}: the run to go on from is there; choose another --out')
+    if Path(out).resolve() in [p.resolve() for p in _folders(start)]: raise ValueError(f'{out}: the run to go on from is there; choose another --out')
 
 # %% ../nbs/05_submission.ipynb #6b11e803
 def _bytes(model: Unet) -> int: return 4 * sum(p.numel() for p in model.parameters())
@@ -466,7 +472,7 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start, test=
     digest = salt.train.sha256()
     if wrong := sorted(set(only or []) - set(folds.tolist())): raise ValueError(f'there is no fold {wrong[0]}: this recipe has the folds 0 to {folds.max()}')
     _check(recipe, salt.train, start, out)
-    teacher = None if start is None else Teacher(start, salt.train, folds, salt.test, recipe.sure, device, Path(out)/'networks')
+    teacher = None if start is None else Teacher(start, salt.train, folds, salt.test, recipe.sure, device, Path(out)/'networks', recipe.fresh)
     before = dict(start_weights=teach(0)[0].meta['sha256']) if teach else {} if teacher is None else dict(start_run=teacher.key)
     teach = teach or (teacher if teacher is None or recipe.taught else lambda k: (teacher.start(k), None))
     if teacher is not None:
@@ -513,7 +519,7 @@ def train(
     only: list[int] | None=None, # train these folds now; none: all
     overwrite: bool=False, # replace an earlier run in the same folder
     resume: bool=False, # go on with an earlier run in the same folder
-    start: str | Path | None=None, # folder of an earlier run to go on from, fold by fold
+    start: str | Path | list[str | Path] | None=None, # folder of an earlier run to go on from, fold by fold; of a recipe with teachers one or several
     workers: int=1, # processes of this machine that train folds side by side
     scheduler: str | None=None, # the address of a Dask scheduler, instead of workers
 ) -> Result: # of all folds that are finished; the files are in `out`
@@ -531,24 +537,22 @@ def train_all(
     seed: int=0, # of all random numbers
     overwrite: bool=False, # replace an earlier run in the same folder
     resume: bool=False, # go on with an earlier run in the same folder
-    start: str | Path | None=None, # folder of an earlier run, whose first finished fold's network this one goes on from
+    start: str | Path | list[str | Path] | None=None, # folder of an earlier run, whose first finished fold's network this one goes on from; of a recipe with teachers one or several, and all of their networks teach
 ) -> Ensemble: # also in `out`/ensemble
     "Train on all labelled tiles; nothing is left to score the result with."
     check_recipe(recipe)
-    if recipe.taught: raise ValueError(f'the recipe {recipe.name} is taught fold by fold; there is no teacher for all tiles')
     _check_start(recipe, start)
     size = _bytes(build_model(recipe, weights))
     salt = load_data(find_data() if data is None else data)
     about = dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=salt.train.sha256(), folds='none')
     _check(recipe, salt.train, start, out)
-    net = None
-    if start is not None:
-        nets, _ = gather_folds(Path(start)/'networks', _read_run(Path(start))[1])
-        net = nets[min(nets)][-1]
-        about['start'] = net.meta['sha256']
+    known = [nets for p in _folders(start) for nets in gather_folds(p/'networks', _read_run(p)[1])[0].values()]
+    teachers, net = sum(known, []) if recipe.taught else [], known[0][-1] if known and not recipe.fresh else None
+    if known: about['start'] = ' '.join(n.meta['sha256'] for n in teachers or [net])
     out = Path(out) if rank_distrib() else prepare_out(out, about, overwrite, resume, _room(recipe, size, 1))
+    pseudo = _drawn(teachers, salt.test, recipe.sure, default_device(), out/'networks', 'taught') if recipe.taught else None
     with tqdm(total=total_tiles(recipe, int((salt.train.images.max((1, 2)) > 0).sum())), desc='training', unit='tile', disable=None) as bar:
-        paths, history = train_fold(salt.train, None, recipe, out/'networks', recipe.folds, weights, seed, bar, resume=resume, start=net, data=about['data'])
+        paths, history = train_fold(salt.train, None, recipe, out/'networks', recipe.folds, weights, seed, bar, resume=resume, start=net, pseudo=pseudo, data=about['data'])
     ensemble = Ensemble([average_weights(paths)] if recipe.average else [load_network(p) for p in paths])
     if rank_distrib(): return ensemble
     ensemble.save(out/'ensemble', data=salt.name)
@@ -566,7 +570,7 @@ def run(
     seed: int=0, # of all random numbers
     overwrite: bool=False, # replace an earlier run in the same folder
     resume: bool=False, # go on with an earlier run in the same folder
-    start: str | Path | None=None, # folder of an earlier run to go on from, fold by fold
+    start: str | Path | list[str | Path] | None=None, # folder of an earlier run to go on from, fold by fold; of a recipe with teachers one or several
     workers: int=1, # processes of this machine that train folds side by side
     scheduler: str | None=None, # the address of a Dask scheduler, instead of workers
 ) -> Result: # what was found; the files are in `out`
@@ -609,52 +613,60 @@ def _kept_masks(path: Path, unlabelled: Tiles) -> Tiles:
         return replace(unlabelled[kept], masks=np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).view(bool))
     except Exception as e: raise DataError(f'{path}: not the masks that a teacher drew ({type(e).__name__}); remove it, and they are drawn again') from None
 
+def _drawn(nets: list[Unet], unlabelled: Tiles, sure: float, device: str, keep: str | Path | None, name: str) -> Tiles:
+    "The masks that these teachers draw together, or have drawn already."
+    path = None if keep is None else Path(keep)/f"{name}-{hashlib.sha256(''.join(n.meta['sha256'] for n in nets).encode()).hexdigest()[:8]}.npz"
+    if path is not None and path.exists(): return _kept_masks(path, unlabelled)
+    drawn = pseudo_labels(Ensemble(nets, device=device), unlabelled, sure)
+    if not len(drawn): raise ValueError(f'the teachers are not sure of any of the {len(unlabelled)} unlabelled tiles; train them longer, or lower `sure` in the recipe')
+    if path is not None: _keep_masks(path, drawn, unlabelled)
+    return drawn
+
+
 
 # %% ../nbs/05_submission.ipynb #7e11c004
 class Teacher:
-    "The networks of an earlier run: each fold is taught by the one that never saw it."
+    "The networks of earlier runs: each fold is taught by those that never saw it."
     def __init__(self,
-        run: str | Path, # folder of that run
+        runs: str | Path | list[str | Path], # folder of a run, or of several
         tiles: Tiles, # with masks, all that are labelled
         folds: np.ndarray, # shape (n,), the fold of each of them
         unlabelled: Tiles, # for which masks are drawn
         sure: float=.9, # share of a tile's pixels that must be decided
         device: str='cpu', # where to compute
         keep: str | Path | None=None, # folder for the masks that are drawn, so that they are drawn once
+        fresh: bool=False, # students do not go on from a teacher
     ):
-        self.run, self.tiles, self.folds, self.unlabelled, self.sure, self.device, self.keep = Path(run), tiles, folds, unlabelled, sure, device, keep
-        before, recipe = _read_run(self.run)
-        if (before.get('data'), before.get('split')) != (tiles.sha256(), _split(folds)): raise ValueError(f'{run}: that run had other tiles or dealt them into other folds, so its networks may know the tiles that their students are scored on')
-        self.nets, _ = gather_folds(self.run/'networks', recipe)
-        self.key = hashlib.sha256((json.dumps(before, sort_keys=True) + unlabelled.sha256()).encode()).hexdigest()
+        self.runs, self.tiles, self.folds, self.unlabelled, self.sure, self.device, self.keep, self.fresh = _folders(runs), tiles, folds, unlabelled, sure, device, keep, fresh
+        before, recipes = zip(*map(_read_run, self.runs))
+        for run, b in zip(self.runs, before):
+            if (b.get('data'), b.get('split')) != (tiles.sha256(), _split(folds)): raise ValueError(f'{run}: that run had other tiles or dealt them into other folds, so its networks may know the tiles that their students are scored on')
+        self.nets = [gather_folds(run/'networks', recipe)[0] for run, recipe in zip(self.runs, recipes)]
+        self.key = hashlib.sha256((''.join(json.dumps(b, sort_keys=True) for b in before) + unlabelled.sha256()).encode()).hexdigest()
 
     def check(self,
         fold: int, # of a student
     ):
         "Refuse a fold without a teacher, or with one that has seen more or less than the other folds."
-        if fold not in self.nets: raise ValueError(f'{self.run}: fold {fold} is not finished there, so nobody can teach it; finish it, or name others by --only-folds')
         others = self.tiles[(self.folds != fold) & (self.tiles.images.max((1, 2)) > 0)]
-        if any(n.meta.get('seen') != ''.join(others.keys()) for n in self.nets[fold]): raise ValueError(f'{self.run}: the network of fold {fold} was not trained on exactly the tiles of the other folds')
+        for run, nets in zip(self.runs, self.nets):
+            if fold not in nets: raise ValueError(f'{run}: fold {fold} is not finished there, so nobody can teach it; finish it, or name others by --only-folds')
+            if any(n.meta.get('seen') != ''.join(others.keys()) for n in nets[fold]): raise ValueError(f'{run}: the network of fold {fold} was not trained on exactly the tiles of the other folds')
 
     def start(self,
         fold: int, # of a student
-    ) -> Unet: # that never saw the fold
+    ) -> Unet | None: # that never saw the fold; none: the student starts anew
         "What the student of a fold starts from."
         self.check(fold)
-        return self.nets[fold][-1]
+        return None if self.fresh else self.nets[0][fold][-1]
 
     def __call__(self,
         fold: int, # of the student
-    ) -> tuple[Unet, Tiles]: # the network to go on from, and tiles with its masks
+    ) -> tuple[Unet | None, Tiles]: # the network to go on from, and tiles with the teachers' masks
         "What the student of a fold starts from and learns from."
         start = self.start(fold)
-        path = None if self.keep is None else Path(self.keep)/f"taught{fold}-{self.key[:8]}-{self.nets[fold][-1].meta['sha256'][:8]}.npz"
-        if path is None or not path.exists():
-            drawn = pseudo_labels(Ensemble(self.nets[fold], device=self.device), self.unlabelled, self.sure)
-            if not len(drawn): raise ValueError(f'{self.run}: the network of fold {fold} is not sure of any of the {len(self.unlabelled)} unlabelled tiles; train it longer, or lower `sure` in the recipe')
-            if path is not None: _keep_masks(path, drawn, self.unlabelled)
-        else: drawn = _kept_masks(path, self.unlabelled)
-        return start, drawn
+        return start, _drawn([n for nets in self.nets for n in nets[fold]], self.unlabelled, self.sure, self.device, self.keep, f'taught{fold}-{self.key[:8]}')
+
 
 
 # %% ../nbs/05_submission.ipynb #0e105602

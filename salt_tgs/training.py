@@ -285,7 +285,8 @@ class Recipe:
     how: str='pad' # how tiles are framed: 'pad' or 'resize'
     augment: tuple[str, ...]=('flip', 'warp', 'light') # names in `AUGMENT`
     goes_on: bool=False # starts, fold by fold, from the networks of an earlier run
-    taught: float=0. # share of each batch whose masks a teacher drew; above 0 a fold goes on from its teacher
+    taught: float=0. # share of each batch whose masks teachers drew; above 0 a fold goes on from its teacher
+    fresh: bool=False # if taught: it starts anew, from the encoder's weights, instead
     sure: float=.9 # a teacher's mask counts if it has decided this share of the pixels
     lr_div: tuple[float, float, float]=(9, 3, 1) # the top rate of early encoder, late encoder and decoder is divided by these
     pct_start: float=.25 # share of the steps in which the rate rises
@@ -352,9 +353,10 @@ RECIPES = {r.name: r for r in (
 def check_recipe(
     recipe: Recipe, # to be run
 ):
-    "Refuse a recipe with a name that no table has."
+    "Refuse a recipe with a name that no table has, or that contradicts itself."
     if not isinstance(recipe, Recipe): raise ValueError(f'a recipe is one of RECIPES or `replace` of one, not {recipe!r}')
     if not (type(recipe.stages) is tuple and recipe.stages): raise ValueError(f'recipe {recipe.name}: its stages are a tuple, (Stage(...),), not {recipe.stages!r}')
+    if recipe.fresh and (recipe.goes_on or not recipe.taught): raise ValueError(f'recipe {recipe.name}: fresh is for one that is taught and does not go on')
     for what, where, table, names in (('loss', 'LOSSES', LOSSES, [s.loss for s in recipe.stages]), ('augmentation', 'AUGMENT', AUGMENT, recipe.augment), ('block', 'BLOCKS', BLOCKS, [recipe.block]), ('head', 'HEADS', HEADS, [recipe.head])):
         for name in names:
             if name not in table: raise ValueError(f'recipe {recipe.name}: no {what} is called {name!r}; there are {", ".join(table)}, and {where}["NAME"] = ... adds one')
