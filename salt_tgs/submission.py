@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RULES', 'SIZES', 'check_submission', 'write_submission', 'submit', 'make_folds', 'train_folds', 'gather_folds',
            'by_size', 'Result', 'report', 'result_row', 'write_results', 'compare_scores', 'compare_runs',
-           'pick_recipe', 'prepare_out', 'predict_test', 'predict_submission', 'train', 'train_all', 'run',
-           'pseudo_labels', 'Teacher', 'train_reviewed', 'evaluate']
+           'pick_recipe', 'prepare_out', 'predict_test', 'predict_submission', 'train', 'run', 'pseudo_labels',
+           'Teacher', 'train_all', 'train_reviewed', 'evaluate']
 
 # %% ../nbs/05_submission.ipynb #912f5d42
 import base64
@@ -36,7 +36,7 @@ from .data import DataError, SaltData, TileFiles, Tiles, coverage_folds, depth_f
 from .ensemble import THRESHOLDS, Ensemble, average_weights, best_threshold, cross_fit_threshold, decided, out_of_fold, threshold_scores, to_masks
 from .losses import score_se, tile_scores
 from .model import Unet, load_network, write_atomically
-from .training import RECIPES, Recipe, Stage, _take_gpu, build_model, check_recipe, total_tiles, train_fold
+from .training import RECIPES, Recipe, Stage, _fingerprint, _go_on, _keys, _take_gpu, build_model, check_recipe, total_tiles, train_fold
 
 # %% ../nbs/05_submission.ipynb #e874662e
 def check_submission(
@@ -104,7 +104,7 @@ def make_folds(
 
 # %% ../nbs/05_submission.ipynb #e5000a01
 def _one_fold(train: Tiles, valid: Tiles, recipe: Recipe, folder: Path, fold: int, weights, seed: int, start: Unet | None, pseudo: Tiles | None, meta: dict, threads: int | None=None) -> tuple[list[Path], pd.DataFrame]:
-    "A fold, in another process; if one has died over it, where that one was."
+    "A fold, in a worker's process; if an earlier worker died over it, from that one's checkpoint on."
     if threads: torch.set_num_threads(threads)
     with tqdm(disable=True) as bar: return train_fold(train, valid, recipe, folder, fold, weights, seed, bar, resume=True, start=start, pseudo=pseudo, **meta)
 
@@ -118,7 +118,7 @@ def train_folds(
     seed: int=0, # of all random numbers
     only: list[int] | None=None, # train these folds; none: all
     resume: bool=False, # go on where an earlier training stopped
-    teach: Callable | None=None, # from a fold to a network that never saw it and the tiles that this network labelled
+    teach: Callable | None=None, # from a fold to the network that it goes on from and to further tiles with masks, either of them none
     workers: int=1, # processes of this machine, a fold each at a time; 1: this process alone
     scheduler: str | None=None, # the address of a Dask scheduler whose workers see the same folder, instead of workers
     **meta: Any, # goes into each network's manifest
@@ -172,11 +172,6 @@ def gather_folds(
         history.append(pd.DataFrame(done['rows']))
     if not nets: raise ValueError(f'{folder}: no fold is finished; train one first')
     return nets, pd.concat(history, ignore_index=True)
-
-# %% ../nbs/05_submission.ipynb #23f5930c
-def _keys(meta: dict) -> list[str]:
-    "The tiles that a manifest names, eight digits each."
-    return [text[i:i + 8] for text in (meta.get('seen', ''), meta.get('pseudo', '')) for i in range(0, len(text), 8)]
 
 # %% ../nbs/05_submission.ipynb #7e11c008
 def _split(folds: np.ndarray) -> str: # 64 hexadecimal digits
@@ -373,7 +368,7 @@ def prepare_out(
             except (OSError, ValueError): raise FileExistsError(f'{out}: holds files, but no run that could be resumed (no readable run.json); choose another --out, or say --overwrite') from None
             now = json.loads(json.dumps(settings))
             if 'recipe' in now and _read_run(out)[1] == Recipe.read(now['recipe']): before['recipe'] = now['recipe']  # written by an older version
-            if wrong := [k for k in now if before.get(k) != now[k]]: raise ValueError(f'{out}: the run there has another {wrong[0]}' + (f' ({before["recipe"]["name"]}, {before["recipe"]["folds"]} folds)' if wrong[0] == 'recipe' else '') + '; give the same flags and data, or choose another --out')
+            if wrong := [k for k in now if before.get(k) != now[k]]: raise ValueError(f'{out}: the run there has another {dict(start_run="run to start from (--start) or other test tiles").get(wrong[0], wrong[0])}' + (f' ({before["recipe"]["name"]}, {before["recipe"]["folds"]} folds)' if wrong[0] == 'recipe' else '') + '; give the same flags and data, or choose another --out')
             return out
         if not overwrite: raise FileExistsError(f'{out}: holds files already; choose another --out, or say --resume to go on with that run or --overwrite to replace it')
         for name in ('networks', 'ensemble'):
@@ -435,16 +430,19 @@ def _folders(start: str | Path | list[str | Path] | None) -> list[Path]:
     return [] if start is None else [Path(p) for p in (start if isinstance(start, (list, tuple)) else [start])]
 
 def _check_start(recipe: Recipe, start: str | Path | list[str | Path] | None):
-    "Refuse to begin from photographs what was meant to go on, and more beginnings than one."
+    "Refuse a recipe that needs an earlier run and has none, and several runs where only teachers may be several."
     runs = _folders(start)
-    if (recipe.goes_on or recipe.taught) and not runs: raise ValueError(f'the recipe {recipe.name} ' + ('is taught by' if recipe.fresh else 'goes on from') + ' an earlier run: name its folder by --start')
+    wants = ' and '.join(w for w, does in (('goes on from', recipe.goes_on or recipe.taught and not recipe.fresh), ('is taught by', recipe.taught)) if does)
+    if wants and not runs: raise ValueError(f'the recipe {recipe.name} {wants} an earlier run: name its folder by --start')
     if len(runs) > 1 and not recipe.taught: raise ValueError(f'the recipe {recipe.name} goes on from one run, not from {len(runs)}; only a recipe with teachers takes several')
 
-def _check(recipe: Recipe, tiles: Tiles, start: str | Path | list[str | Path] | None, out: str | Path):
+def _check(recipe: Recipe, data: SaltData, start: str | Path | list[str | Path] | None, out: str | Path):
     "Refuse tiles that a recipe cannot take, and a folder in which the run to go on from would be lost."
-    side, most = max(tiles.images.shape[1:]), min(s.size for s in recipe.stages)
+    side, most = max(data.train.images.shape[1:]), min(s.size for s in recipe.stages)
     if recipe.how == 'pad' and side > most: raise ValueError(f'tiles of {side} pixels a side; the recipe {recipe.name} takes up to {most}: cut them into smaller ones')
     if Path(out).resolve() in [p.resolve() for p in _folders(start)]: raise ValueError(f'{out}: the run to go on from is there; choose another --out')
+    if recipe.taught and _folders(start) and not len(data.test): raise DataError(f'the recipe {recipe.name} learns from test tiles, too, and these data hold none')
+
 
 # %% ../nbs/05_submission.ipynb #6b11e803
 def _bytes(model: Unet) -> int: return 4 * sum(p.numel() for p in model.parameters())
@@ -464,20 +462,23 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start, test=
     _take_gpu()
     check_recipe(recipe)
     if teach is None: _check_start(recipe, start)
-    size = _bytes(build_model(recipe, weights))
+    model = build_model(recipe, weights)
     salt = data if isinstance(data, SaltData) else load_data(find_data() if data is None else data)
     if test and not len(salt.test): raise DataError('these data hold no test tiles, so there is nothing to submit; `salt-tgs train` needs none')
     folds = make_folds(salt.train, recipe)
     device = default_device()
     digest = salt.train.sha256()
     if wrong := sorted(set(only or []) - set(folds.tolist())): raise ValueError(f'there is no fold {wrong[0]}: this recipe has the folds 0 to {folds.max()}')
-    _check(recipe, salt.train, start, out)
-    teacher = None if start is None else Teacher(start, salt.train, folds, salt.test, recipe.sure, device, Path(out)/'networks', recipe.fresh)
-    before = dict(start_weights=teach(0)[0].meta['sha256']) if teach else {} if teacher is None else dict(start_run=teacher.key)
-    teach = teach or (teacher if teacher is None or recipe.taught else lambda k: (teacher.start(k), None))
-    if teacher is not None:
-        for k in sorted(set(folds.tolist() if only is None else only)): teacher.check(k)
-    out = Path(out) if rank_distrib() else prepare_out(out, dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=digest, split=_split(folds)) | before, overwrite, resume, _room(recipe, size, recipe.folds if only is None else len(only)))
+    _check(recipe, salt, start, out)
+    before = {}
+    if teach is not None: before = dict(start_weights=teach(0)[0].meta['sha256'])
+    elif runs := _folders(start):
+        teacher = Teacher(runs, salt.train, folds, salt.test, recipe.sure, device, Path(out)/'networks', recipe.fresh)
+        for k in sorted(set(folds.tolist() if only is None else only)):
+            if (net := teacher.start(k)) is not None: _go_on(model, net, recipe)  # what does not fit is refused now
+        before = dict(start_run=teacher.key)
+        teach = teacher if recipe.taught else lambda k: (teacher.start(k), None)
+    out = Path(out) if rank_distrib() else prepare_out(out, dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=digest, split=_split(folds)) | before, overwrite, resume, _room(recipe, _bytes(model), recipe.folds if only is None else len(only)))
     clock('loading')
     train_folds(salt.train, folds, recipe, out/'networks', weights, seed, only, resume, teach, workers, scheduler, data=digest, **before)
     clock('training')
@@ -527,39 +528,6 @@ def train(
     result, out, clock = _fit(data, out, recipe, weights, seed, only, overwrite, resume, start, workers=workers, scheduler=scheduler)
     _write(result, out, clock)
     return result
-
-# %% ../nbs/05_submission.ipynb #a11c0002
-def train_all(
-    data: str | Path | None=None, # a folder with Kaggle's files; none: `find_data`
-    out: str | Path='salt-all', # where the results go
-    recipe: Recipe=RECIPES['quick'], # what to do
-    weights: str | Path | None='imagenet', # what the encoder starts from: 'imagenet', a file, or none for random
-    seed: int=0, # of all random numbers
-    overwrite: bool=False, # replace an earlier run in the same folder
-    resume: bool=False, # go on with an earlier run in the same folder
-    start: str | Path | list[str | Path] | None=None, # folder of an earlier run, whose first finished fold's network this one goes on from; of a recipe with teachers one or several, and all of their networks teach
-) -> Ensemble: # also in `out`/ensemble
-    "Train on all labelled tiles; nothing is left to score the result with."
-    check_recipe(recipe)
-    _check_start(recipe, start)
-    size = _bytes(build_model(recipe, weights))
-    salt = load_data(find_data() if data is None else data)
-    about = dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=salt.train.sha256(), folds='none')
-    _check(recipe, salt.train, start, out)
-    known = [nets for p in _folders(start) for nets in gather_folds(p/'networks', _read_run(p)[1])[0].values()]
-    teachers, net = sum(known, []) if recipe.taught else [], known[0][-1] if known and not recipe.fresh else None
-    if known: about['start'] = ' '.join(n.meta['sha256'] for n in teachers or [net])
-    out = Path(out) if rank_distrib() else prepare_out(out, about, overwrite, resume, _room(recipe, size, 1))
-    pseudo = _drawn(teachers, salt.test, recipe.sure, default_device(), out/'networks', 'taught') if recipe.taught else None
-    with tqdm(total=total_tiles(recipe, int((salt.train.images.max((1, 2)) > 0).sum())), desc='training', unit='tile', disable=None) as bar:
-        paths, history = train_fold(salt.train, None, recipe, out/'networks', recipe.folds, weights, seed, bar, resume=resume, start=net, pseudo=pseudo, data=about['data'])
-    ensemble = Ensemble([average_weights(paths)] if recipe.average else [load_network(p) for p in paths])
-    if rank_distrib(): return ensemble
-    ensemble.save(out/'ensemble', data=salt.name)
-    history = history.assign(device=_named(default_device()), threads=torch.get_num_threads()).drop(columns=['valid_loss', 'official'])
-    write_atomically(out/'history.csv', history.to_csv(index=False, lineterminator='\n').encode())
-    return ensemble
-
 
 # %% ../nbs/05_submission.ipynb #74013a9c
 def run(
@@ -615,7 +583,8 @@ def _kept_masks(path: Path, unlabelled: Tiles) -> Tiles:
 
 def _drawn(nets: list[Unet], unlabelled: Tiles, sure: float, device: str, keep: str | Path | None, name: str) -> Tiles:
     "The masks that these teachers draw together, or have drawn already."
-    path = None if keep is None else Path(keep)/f"{name}-{hashlib.sha256(''.join(n.meta['sha256'] for n in nets).encode()).hexdigest()[:8]}.npz"
+    asked = hashlib.sha256(''.join([*map(_fingerprint, nets), unlabelled.sha256(), str(sure)]).encode()).hexdigest()
+    path = None if keep is None else Path(keep)/f'{name}-{asked[:8]}.npz'
     if path is not None and path.exists(): return _kept_masks(path, unlabelled)
     drawn = pseudo_labels(Ensemble(nets, device=device), unlabelled, sure)
     if not len(drawn): raise ValueError(f'the teachers are not sure of any of the {len(unlabelled)} unlabelled tiles; train them longer, or lower `sure` in the recipe')
@@ -638,20 +607,26 @@ class Teacher:
         fresh: bool=False, # students do not go on from a teacher
     ):
         self.runs, self.tiles, self.folds, self.unlabelled, self.sure, self.device, self.keep, self.fresh = _folders(runs), tiles, folds, unlabelled, sure, device, keep, fresh
-        before, recipes = zip(*map(_read_run, self.runs))
-        for run, b in zip(self.runs, before):
-            if (b.get('data'), b.get('split')) != (tiles.sha256(), _split(folds)): raise ValueError(f'{run}: that run had other tiles or dealt them into other folds, so its networks may know the tiles that their students are scored on')
-        self.nets = [gather_folds(run/'networks', recipe)[0] for run, recipe in zip(self.runs, recipes)]
-        self.key = hashlib.sha256((''.join(json.dumps(b, sort_keys=True) for b in before) + unlabelled.sha256()).encode()).hexdigest()
+        self.nets, key = [], ''
+        for run in self.runs:
+            before, recipe = _read_run(run)
+            known = 'so its networks may know the tiles that their students are scored on'
+            if before.get('folds') == 'none': raise ValueError(f'{run}: was trained on all tiles, {known}; name a run of folds')
+            if before.get('data') != tiles.sha256(): raise ValueError(f'{run}: that run had other tiles, {known}; name one on these data')
+            if before.get('split') != _split(folds): raise ValueError(f'{run}: that run dealt its tiles into other folds ({recipe.folds} by {recipe.split}), {known}; deal them in the same way (--folds {recipe.folds})')
+            self.nets.append(gather_folds(run/'networks', recipe)[0])
+            key += json.dumps(before, sort_keys=True)
+        self.key = hashlib.sha256((key + unlabelled.sha256()).encode()).hexdigest()  # of all that a student is given
 
     def check(self,
         fold: int, # of a student
     ):
         "Refuse a fold without a teacher, or with one that has seen more or less than the other folds."
-        others = self.tiles[(self.folds != fold) & (self.tiles.images.max((1, 2)) > 0)]
+        lit = self.tiles.images.max((1, 2)) > 0
+        others, exam = (self.tiles[lit & part].keys() for part in (self.folds != fold, self.folds == fold))
         for run, nets in zip(self.runs, self.nets):
-            if fold not in nets: raise ValueError(f'{run}: fold {fold} is not finished there, so nobody can teach it; finish it, or name others by --only-folds')
-            if any(n.meta.get('seen') != ''.join(others.keys()) for n in nets[fold]): raise ValueError(f'{run}: the network of fold {fold} was not trained on exactly the tiles of the other folds')
+            if fold not in nets: raise ValueError(f'{run}: fold {fold} is not finished there, so its student has nothing to start from or learn from; finish it, or name others by --only-folds')
+            if any(n.meta.get('seen') != ''.join(others) or set(_keys(n.meta)) & set(exam) for n in nets[fold]): raise ValueError(f'{run}: the network of fold {fold} has met other tiles than those of the other folds')
 
     def start(self,
         fold: int, # of a student
@@ -665,8 +640,50 @@ class Teacher:
     ) -> tuple[Unet | None, Tiles]: # the network to go on from, and tiles with the teachers' masks
         "What the student of a fold starts from and learns from."
         start = self.start(fold)
-        return start, _drawn([n for nets in self.nets for n in nets[fold]], self.unlabelled, self.sure, self.device, self.keep, f'taught{fold}-{self.key[:8]}')
+        return start, _drawn([n for nets in self.nets for n in nets[fold]], self.unlabelled, self.sure, self.device, self.keep, f'taught{fold}')
 
+
+
+# %% ../nbs/05_submission.ipynb #a11c0002
+def train_all(
+    data: str | Path | None=None, # a folder with Kaggle's files; none: `find_data`
+    out: str | Path='salt-all', # where the results go
+    recipe: Recipe=RECIPES['quick'], # what to do
+    weights: str | Path | None='imagenet', # what the encoder starts from: 'imagenet', a file, or none for random
+    seed: int=0, # of all random numbers
+    overwrite: bool=False, # replace an earlier run in the same folder
+    resume: bool=False, # go on with an earlier run in the same folder
+    start: str | Path | list[str | Path] | None=None, # folder of an earlier run, whose first finished fold's network this one goes on from; of a recipe with teachers one or several, and all of their networks teach
+) -> Ensemble: # also in `out`/ensemble
+    "Train on all labelled tiles; nothing is left to score the result with."
+    check_recipe(recipe)
+    _check_start(recipe, start)
+    _take_gpu()
+    model = build_model(recipe, weights)
+    salt = load_data(find_data() if data is None else data)
+    about = dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=salt.train.sha256(), folds='none')
+    _check(recipe, salt, start, out)
+    folds = []
+    for run in _folders(start):
+        before, earlier = _read_run(run)
+        if before.get('folds') == 'none': raise ValueError(f'{run}: was trained on all tiles; name a run of folds')
+        if recipe.taught and before.get('data') != about['data']: raise ValueError(f'{run}: that run had other tiles; its networks teach where the same tiles are learned from')
+        folds += gather_folds(run/'networks', earlier)[0].values()
+    teachers = [net for nets in folds for net in nets] if recipe.taught else []
+    net = None if recipe.fresh or not folds else folds[0][-1]
+    if net is not None: _go_on(model, net, recipe)  # what does not fit is refused now
+    if folds: about['start'] = ' '.join(n.meta['sha256'] for n in teachers or [net])
+    if teachers: about['unlabelled'] = salt.test.sha256()
+    out = Path(out) if rank_distrib() else prepare_out(out, about, overwrite, resume, _room(recipe, _bytes(model), 1))
+    pseudo = _drawn(teachers, salt.test, recipe.sure, default_device(), out/'networks', 'taught') if teachers else None
+    with tqdm(total=total_tiles(recipe, int((salt.train.images.max((1, 2)) > 0).sum())), desc='training', unit='tile', disable=None) as bar:
+        paths, history = train_fold(salt.train, None, recipe, out/'networks', recipe.folds, weights, seed, bar, resume=resume, start=net, pseudo=pseudo, data=about['data'])
+    ensemble = Ensemble([average_weights(paths)] if recipe.average else [load_network(p) for p in paths])
+    if rank_distrib(): return ensemble
+    ensemble.save(out/'ensemble', data=salt.name)
+    history = history.assign(device=_named(default_device()), threads=torch.get_num_threads()).drop(columns=['valid_loss', 'official'])
+    write_atomically(out/'history.csv', history.to_csv(index=False, lineterminator='\n').encode())
+    return ensemble
 
 
 # %% ../nbs/05_submission.ipynb #0e105602

@@ -568,6 +568,10 @@ def _fingerprint(model: Unet) -> str: # 64 hexadecimal digits
     for name, t in model.state_dict().items(): h.update(name.encode() + t.detach().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()
 
+def _keys(meta: dict) -> list[str]:
+    "The tiles that a network has met by its manifest, eight digits each: its own, a teacher's, and those of the network that it went on from."
+    return [text[i:i + 8] for text in (meta.get(part, '') for part in ('seen', 'pseudo', 'before')) for i in range(0, len(text), 8)]
+
 def _go_on(model: Unet, start: Unet, recipe: Recipe):
     "Give a new network the weights of a trained one of the same architecture."
     shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (model, start)]
@@ -634,7 +638,9 @@ def train_fold(
     if start is not None: _go_on(model, start, recipe)
     state = {k: v for k, v in back.items() if k not in ('epoch', 'within', 'model', 'opt', 'smooth', 'random')} if back else dict(about=about, rows=[], paths=[], best=-1., at=None, start=None, keep=0)
     if bar is not None: bar.update(sum(total_tiles(replace(recipe, stages=(replace(recipe.stages[r['stage']], epochs=1, cycles=1),)), len(train)) for r in state['rows']))
-    meta = meta | dict(how=recipe.how, recipe=recipe.name, fold=fold, seed=seed, stages=[asdict(s) for s in recipe.stages], commit=commit(), seen=''.join(train.keys())) | ({} if pseudo is None else dict(pseudo=''.join(pseudo.keys())))
+    met = dict(seen=train.keys()) | ({} if pseudo is None else dict(pseudo=pseudo.keys()))
+    if start is not None: met['before'] = sorted(set(_keys(start.meta)).difference(*met.values()))
+    meta = meta | dict(how=recipe.how, recipe=recipe.name, fold=fold, seed=seed, stages=[asdict(s) for s in recipe.stages], commit=commit()) | {k: ''.join(v) for k, v in met.items() if len(v)}
     for i, stage in enumerate(recipe.stages):
         for cycle in range(stage.cycles):
             at = dict(fold=fold, stage=i, cycle=cycle)
