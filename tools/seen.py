@@ -1,0 +1,45 @@
+"""How well networks know the tiles that they were trained on: the score by size, beside that on tiles they never saw.
+
+    SALT_TGS_DATA=PATH python tools/seen.py
+
+For the committed folds of `shipped`: the network of each fold marks the tiles of the next one, which it has seen.
+Writes nbs/results/seen.json; two minutes of one thread.
+"""
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from salt_tgs.data import find_data, load_data
+from salt_tgs.ensemble import Ensemble
+from salt_tgs.losses import score_se, tile_scores
+from salt_tgs.submission import _keys, _read_run, by_size, gather_folds, make_folds
+from salt_tgs.training import commit
+
+ROOT = Path(__file__).parent.parent
+
+
+def main():
+    start = time.perf_counter()
+    tiles = load_data(find_data()).train
+    recipe = _read_run(ROOT/'weights'/'shipped')[1]
+    nets = gather_folds(ROOT/'weights'/'shipped'/'networks', recipe)[0]
+    folds, unseen = make_folds(tiles, recipe), pd.read_csv(ROOT/'nbs'/'results'/'oof'/'shipped.csv', index_col='id').score
+    lit, scores, masks = tiles.images.max((1, 2)) > 0, dict(seen=[], unseen=[]), []
+    for k in nets:
+        part = tiles[lit & (folds == (k + 1) % len(nets))]
+        assert set(part.keys()) <= set(_keys(nets[k][0].meta))
+        scores['seen'].append(tile_scores(Ensemble(nets[k]).masks(part.images), part.masks))
+        scores['unseen'].append(unseen[part.ids].values)
+        masks.append(part.masks)
+    scores, masks = {name: np.concatenate(s) for name, s in scores.items()}, np.concatenate(masks)
+    table = {name: dict(mean=s.mean(), se=score_se(s), by_size={k: [int(r.tiles), float(r.score)] for k, r in by_size(s, masks).iterrows()}) for name, s in scores.items()}
+    about = dict(run='shipped', tiles=len(masks), device='cpu', threads=torch.get_num_threads(), seconds=round(time.perf_counter() - start), commit=commit())
+    (ROOT/'nbs'/'results'/'seen.json').write_text(json.dumps(table | about, indent=1) + '\n')
+    print(json.dumps(table, indent=1))
+
+
+if __name__ == '__main__': main()
