@@ -3,7 +3,7 @@
     SALT_TGS_DATA=PATH python tools/seen.py
 
 For the committed folds of `shipped`: the network of each fold marks the tiles of the next one, which it has seen.
-Writes nbs/results/seen.json; two minutes of one thread.
+Writes nbs/results/seen.json; a minute of two threads.
 """
 import json
 import time
@@ -16,6 +16,7 @@ import torch
 from salt_tgs.data import find_data, load_data
 from salt_tgs.ensemble import Ensemble
 from salt_tgs.losses import score_se, tile_scores
+from salt_tgs.model import write_atomically
 from salt_tgs.submission import _keys, _read_run, by_size, gather_folds, make_folds
 from salt_tgs.training import commit
 
@@ -38,7 +39,7 @@ def main():
     scores, masks = {name: np.concatenate(s) for name, s in scores.items()}, np.concatenate(masks)
     table = {name: dict(mean=s.mean(), se=score_se(s), by_size={k: [int(r.tiles), float(r.score)] for k, r in by_size(s, masks).iterrows()}) for name, s in scores.items()}
     about = dict(run='shipped', tiles=len(masks), device='cpu', threads=torch.get_num_threads(), seconds=round(time.perf_counter() - start), commit=commit())
-    (ROOT/'nbs'/'results'/'seen.json').write_text(json.dumps(table | about, indent=1) + '\n')
+    write_atomically(ROOT/'nbs'/'results'/'seen.json', (json.dumps(table | about, indent=1) + '\n').encode())
     print(json.dumps(table, indent=1))
 
 
