@@ -3,7 +3,8 @@
     SALT_TGS_DATA=PATH python tools/seen.py
 
 For the committed folds of `shipped`: the network of each fold marks the tiles of the next one, which it has seen.
-Writes nbs/results/seen.json; a minute of two threads.
+For the first fold of `shipped` and of `long`, the same recipe with more time: the tiles of fold 1, seen, and of fold 0, unseen.
+Writes nbs/results/seen.json; two minutes of two threads.
 """
 import json
 import time
@@ -23,6 +24,16 @@ from salt_tgs.training import commit
 ROOT = Path(__file__).parent.parent
 
 
+def first(tiles, name, folds) -> dict: # 'seen' and 'unseen', each with tiles, mean and se
+    "How a run's first network does on tiles that it was trained on, and on others."
+    run = ROOT/'weights'/name
+    net, = gather_folds(run/'networks', _read_run(run)[1])[0][0]
+    seen = tiles[(tiles.images.max((1, 2)) > 0) & (folds == 1)]
+    assert set(seen.keys()) <= set(_keys(net.meta))
+    unseen = pd.read_csv(ROOT/'nbs'/'results'/'oof'/f'{name}.csv', index_col='id').score[[i for i, k, lit in zip(tiles.ids, folds, tiles.images.max((1, 2)) > 0) if k == 0 and lit]].values
+    return {k: dict(tiles=len(s), mean=s.mean(), se=score_se(s)) for k, s in dict(seen=tile_scores(Ensemble([net]).masks(seen.images), seen.masks), unseen=unseen).items()}
+
+
 def main():
     start = time.perf_counter()
     tiles = load_data(find_data()).train
@@ -38,7 +49,7 @@ def main():
         masks.append(part.masks)
     scores, masks = {name: np.concatenate(s) for name, s in scores.items()}, np.concatenate(masks)
     table = {name: dict(mean=s.mean(), se=score_se(s), by_size={k: [int(r.tiles), float(r.score)] for k, r in by_size(s, masks).iterrows()}) for name, s in scores.items()}
-    about = dict(run='shipped', tiles=len(masks), device='cpu', threads=torch.get_num_threads(), seconds=round(time.perf_counter() - start), commit=commit())
+    about = dict(first_fold={name: first(tiles, name, folds) for name in ('shipped', 'long')}, run='shipped', tiles=len(masks), device='cpu', threads=torch.get_num_threads(), seconds=round(time.perf_counter() - start), commit=commit())
     write_atomically(ROOT/'nbs'/'results'/'seen.json', (json.dumps(table | about, indent=1) + '\n').encode())
     print(json.dumps(table, indent=1))
 
