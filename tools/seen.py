@@ -28,9 +28,10 @@ def first(tiles, name, folds) -> dict: # 'seen' and 'unseen', each with tiles, m
     "How a run's first network does on tiles that it was trained on, and on others."
     run = ROOT/'weights'/name
     net, = gather_folds(run/'networks', _read_run(run)[1])[0][0]
-    seen = tiles[(tiles.images.max((1, 2)) > 0) & (folds == 1)]
+    lit = tiles.images.max((1, 2)) > 0
+    seen, others = tiles[lit & (folds == 1)], tiles[lit & (folds == 0)]
     assert set(seen.keys()) <= set(_keys(net.meta))
-    unseen = pd.read_csv(ROOT/'nbs'/'results'/'oof'/f'{name}.csv', index_col='id').score[[i for i, k, lit in zip(tiles.ids, folds, tiles.images.max((1, 2)) > 0) if k == 0 and lit]].values
+    unseen = pd.read_csv(ROOT/'nbs'/'results'/'oof'/f'{name}.csv', index_col='id').score[others.ids].values
     return {k: dict(tiles=len(s), mean=s.mean(), se=score_se(s)) for k, s in dict(seen=tile_scores(Ensemble([net]).masks(seen.images), seen.masks), unseen=unseen).items()}
 
 
