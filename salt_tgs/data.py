@@ -113,11 +113,12 @@ class Files:
             members = self.zip.infolist()
             if wrong := next((f'{m.filename[:80]!r} {why}' for m in members if (why := _suspicious(m))), None): raise DataError(f'{self.path}: {wrong}; download the archive again')
             if twice := [n for n, times in Counter(m.filename for m in members).items() if times > 1]: raise DataError(f'{self.path}: {twice[0][:80]!r} is there twice; download the archive again')
-            names = [n for n in self.zip.namelist() if n.startswith(f'{sub}/') and not n.endswith('/')]
+            names = [n for n in self.zip.namelist() if n.startswith(f'{sub}/' * bool(sub)) and not n.endswith('/')]
+        elif not (self.path/sub).is_dir(): raise DataError(f'{self.path/sub}: no such file or folder')
         else:
             names = [f'{sub}/{p.name}' if sub else p.name for p in (self.path/sub).iterdir()]
         names = [n for n in names if not (base := n.rsplit('/', 1)[-1]).startswith('.') and base not in ('Thumbs.db', 'desktop.ini', '__MACOSX')]
-        self.names = {n[:-4].removeprefix(f'{sub}/'): n for n in names if n.lower().endswith('.png')}
+        self.names = {n[:-4].removeprefix(f'{sub}/' * bool(sub)): n for n in names if n.lower().endswith('.png')}
         self.extra = sorted(set(names) - set(self.names.values()))
 
     def where(self,
@@ -169,7 +170,9 @@ def _open_png(
         other = next((kind for magic, kind in _OTHER_FORMATS.items() if raw.startswith(magic)), None)
         raise DataError(f'{name}: ' + (f'a {other} image; save it as PNG, 8-bit grey' if other else 'not a readable PNG image')) from None
     except Exception as e: raise DataError(f'{name}: not a readable PNG image ({e or type(e).__name__})') from None
-    if not raw.rstrip(b'\0').endswith(_PNG_END): raise DataError(f'{name}: the PNG image is cut short')
+    if not raw.rstrip(b'\0').endswith(_PNG_END): raise DataError(f'{name}: the PNG image is cut short, or something follows its end')
+    if raw[24] == 16 and raw[25] not in (0, 3): raise DataError(f'{name}: 16 bits a channel in colour or with transparency; save it as grey')  # Pillow would drop eight of them
+    if img.mode[0] != 'I' and img.has_transparency_data and (np.asarray(img.convert('RGBA'))[..., 3] < 255).any(): raise DataError(f'{name}: parts of the image are transparent; save it without transparency')
     return img
 
 # %% ../nbs/00_data.ipynb #6cd6a767
@@ -182,7 +185,6 @@ def read_image(
     img = _open_png(raw, name, max_side)
     if img.mode not in ('L', 'LA', 'RGB', 'RGBA', 'P', '1'):
         raise DataError(f'{name}: an image of mode {img.mode}; tiles have 8 bits a pixel: convert it to 8-bit grey')
-    if img.has_transparency_data and (np.asarray(img.convert('RGBA'))[..., 3] < 255).any(): raise DataError(f'{name}: parts of the image are transparent; save it without transparency')
     a = np.asarray(img.convert('RGB'))
     if (a != a[..., :1]).any(): raise DataError(f'{name}: a coloured image, its channels differ by up to {np.ptp(a, axis=2).max()} of 255; seismic tiles are grey: convert it to 8-bit grey')
     return a[..., 0]
@@ -296,6 +298,7 @@ def write_data(
     if path.exists() and not (path.is_dir() and not any(path.iterdir())): raise DataError(f'{path}: already there; name a new or empty folder')
     if train.masks is None: raise DataError(f'{path}: tiles to learn from need masks')
     if twice := [i for i, times in Counter(train.ids + test.ids).items() if times > 1]: raise DataError(f'{path}: the id {twice[0]} is there twice')
+    if not np.isfinite([*train.depths, *test.depths]).all(): raise DataError(f'{path}: every tile needs a depth, a finite number')
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}-') as tmp:
         new = Path(tmp)/'new'
@@ -304,7 +307,7 @@ def write_data(
                                     {f'masks/{i}.png': _png(_kaggle_mask(m)) for i, m in zip(train.ids, train.masks)})
         _write_zip(new/'test.zip', {f'images/{i}.png': _png(a) for i, a in zip(test.ids, test.images)})
         _write_table(new/'train.csv', 'id,rle_mask', dict(zip(train.ids, rle_encode_batch(train.masks))))
-        _write_table(new/'depths.csv', 'id,z', {i: f'{z:g}' for i, z in sorted(zip(train.ids + test.ids, [*train.depths, *test.depths]))})
+        _write_table(new/'depths.csv', 'id,z', {i: np.format_float_positional(z, trim='-') for i, z in sorted(zip(train.ids + test.ids, [*train.depths, *test.depths]))})
         _write_table(new/'sample_submission.csv', 'id,rle_mask', dict.fromkeys(test.ids, '1 1'))
         if about: (new/_ABOUT).write_text(about, encoding='utf-8', newline='\n')
         if path.exists(): path.rmdir()
@@ -352,7 +355,7 @@ def _read_pairs(root: Path) -> tuple['SaltData | None', list[str]]: # as far as 
     return SaltData(Tiles(ids, x, np.zeros(len(ids)), y), Tiles([], x[:0], np.zeros(0)), []), problems
 
 # %% ../nbs/00_data.ipynb #17130b40
-_ABOUT = 'ABOUT.txt'  # a file that only the default data set has
+_ABOUT = 'ABOUT.txt'  # marks data that are not Kaggle's
 
 def _read(root: Path) -> tuple[SaltData | None, list[str]]: # the data as far as they can be used, and what is wrong with them
     "Everything in a folder of Kaggle's files."
@@ -401,7 +404,7 @@ def _read(root: Path) -> tuple[SaltData | None, list[str]]: # the data as far as
 def check_data(
     path: str | Path, # as for `load_data`
 ) -> list[str]: # one line for each thing that is wrong; empty if nothing is
-    "All that is wrong with a data set."
+    "What is wrong with a data set, as far as can be told at once."
     return _read(Path(path))[1]
 
 # %% ../nbs/00_data.ipynb #877071fe
@@ -657,7 +660,7 @@ def find_data() -> Path: # a folder with Kaggle's files
         if not Path(env).is_dir(): raise DataError(f'SALT_TGS_DATA is {env}, but there is no such folder')
         return Path(env)
     for folder in (Path('data'), Path('../data')):
-        if any((folder/name).exists() for name in ('train.zip', 'train', 'train_images', 'train.csv', 'depths.csv')): return folder.resolve()
+        if any((folder/name).exists() for name in ('train.zip', 'train', 'train_images', 'train.csv', 'depths.csv', 'images')): return folder.resolve()
     return default_data()
 
 # %% ../nbs/00_data.ipynb #5c6f17f4
@@ -715,7 +718,7 @@ def coverage_folds(
     ids: list[str], # one for each tile: decides between equal ones
     n_folds: int=5, # at least 2
 ) -> np.ndarray: # shape (n,), a fold from 0 to n_folds - 1
-    """Folds of like coverage and depth: ten steps of coverage, depths sorted within each, dealt round-robin.
+    """Folds of like coverage and depth: empty and ten steps of coverage, depths sorted within each, dealt round-robin.
 
     >>> coverage_folds(np.array([0., .5, 0., .5]), np.zeros(4), list('abcd'), 2).tolist()
     [0, 0, 1, 1]

@@ -18,6 +18,7 @@ def _counts(
     true: np.ndarray, # true masks, shape (n, h, w), bool
 ) -> tuple[np.ndarray, np.ndarray]: # pixels in the intersection and in the union, each of shape (n,)
     "Count the pixels that decide the score."
+    if not all(isinstance(m, np.ndarray) for m in (pred, true)): raise ValueError(f'masks are NumPy arrays, not {type(pred).__name__} and {type(true).__name__}')
     if pred.shape != true.shape: raise ValueError(f'shapes differ: {tuple(pred.shape)} predicted, {tuple(true.shape)} true')
     if pred.ndim != 3 or not len(pred): raise ValueError(f'expected one or more tiles, (n, h, w), got shape {pred.shape}')
     if pred.dtype != bool or true.dtype != bool: raise ValueError(f'masks must be bool, got {pred.dtype} and {true.dtype}')
