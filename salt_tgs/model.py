@@ -54,6 +54,8 @@ def unframe(
 ) -> Tensor: # shape (n, c, h, w)
     "Take the tiles out of the square again."
     if how == 'resize': return F.interpolate(y, (h, w), mode='bilinear', align_corners=False, antialias=True)
+    if how != 'pad': raise ValueError(f"tiles are framed by 'pad' or 'resize', not {how!r}")
+    if min(y.shape[-2:]) < max(h, w): raise ValueError(f'tiles of {h} x {w} pixels were not in a square of {y.shape[-1]}')
     left, _, top, _ = _margins(h, w, y.shape[-1])
     return y[..., top:top + h, left:left + w]
 
@@ -146,7 +148,7 @@ def read_encoder_weights(
     path: str | Path, # published ImageNet weights (.pth), or a network or encoder of one's own (.safetensors, its manifest .json beside it)
     name: str, # of the encoder
 ) -> tuple[dict[str, Tensor], dict]: # tensors by name; what they are: source, file, sha256
-    "Read an encoder's weights; a pickle is opened only if its sha256 is the published one."
+    "Read an encoder's weights; a pickle is opened only if its sha256 is the published one (of ResNet34 its beginning is known)."
     path = Path(path)
     if path.suffix == '.safetensors':
         meta = _read_manifest(path.with_suffix('.json'))
@@ -169,7 +171,7 @@ class Encoder(nn.Module):
     def __init__(self,
         name: str='resnet34', # as timm knows it
         weights: str | Path | None=None, # 'imagenet', a file, or none for random; the internet is never asked
-        drop_path: float=0., # chance that a tile skips the deepest block in training; shallower ones less
+        drop_path: float=0., # most that a tile may skip a residual block in training; shallower ones less
     ):
         import timm
         super().__init__()
@@ -210,7 +212,7 @@ class Encoder(nn.Module):
 def create_encoder(
     name: str='resnet34', # as timm knows it
     weights: str | Path | None=None, # 'imagenet', a file, or none for random
-    drop_path: float=0., # chance that a tile skips the deepest block in training; shallower ones less
+    drop_path: float=0., # most that a tile may skip a residual block in training; shallower ones less
 ) -> Encoder: # with the attributes name, channels, started_from
     """An encoder by name.
 
@@ -251,7 +253,7 @@ class UnetBlock(nn.Module):
 
     def join(self,
         x: Tensor, # the coarse map, shape (n, in_channels, h, w)
-        skip: Tensor, # the encoder's, shape (n, skip_channels, 2h, 2w), or one less where that is odd
+        skip: Tensor, # the encoder's, shape (n, skip_channels, 2h or 2h - 1, 2w or 2w - 1)
     ) -> Tensor: # shape (n, out_channels, *) of the skip's size, before the gates
         "Both maps side by side."
         return self.bn(torch.cat([self.up(x)[..., :skip.shape[-2], :skip.shape[-1]], self.skip(skip)], 1).relu())
@@ -376,11 +378,13 @@ def summary(
     import pandas as pd
     from torch.utils.flop_counter import FlopCounterMode
     parts = {'encoder': model.encoder} | {f'decoder {i}': b for i, b in enumerate(model.decoder)} | {'head': model.head}
-    shapes, was = {}, model.training
+    shapes, was = {}, {m: m.training for m in model.modules()}
     hooks = [m.register_forward_hook(lambda m, i, o, n=n: shapes.update({n: ', '.join('x'.join(map(str, t.shape[1:])) for t in (o if isinstance(o, list) else [o]))})) for n, m in parts.items()]
-    with torch.inference_mode(), FlopCounterMode(display=False) as flops: model.eval()(torch.zeros(1, 1, size, size, device=next(model.parameters()).device))
-    for h in hooks: h.remove()
-    model.train(was)
+    try:
+        with torch.inference_mode(), FlopCounterMode(display=False) as flops: model.eval()(torch.zeros(1, 1, size, size, device=next(model.parameters()).device))
+    finally:
+        for h in hooks: h.remove()
+        for m, training in was.items(): m.training = training
     cost = {k.split('.', 1)[-1]: sum(v.values()) // 2 for k, v in flops.get_flop_counts().items()}
     key = lambda n: n.replace(' ', '.')
     rows = [dict(part=n, shape=shapes[n], parameters=sum(p.numel() for p in m.parameters()), multiply_adds=cost.get(key(n), 0)) for n, m in parts.items()]
@@ -405,11 +409,16 @@ def write_atomically(
         os.replace(draft, path)
     except BaseException as e:
         Path(draft).unlink(missing_ok=True)
-        if isinstance(e, OSError) and e.errno in _NO_ROOM: raise OSError(f'{path}: no room for its {len(data)} bytes ({e.strerror}); nothing that was there is lost: make room, and try again') from None
+        if isinstance(e, OSError) and e.errno in _NO_ROOM: raise OSError(f'{path}: no room for its {len(data)} bytes ({e.strerror}); a file of this name that was there is untouched: make room, and try again') from None
         raise
     return path
 
 # %% ../nbs/01_model.ipynb #883fb222
+def _check_frame(meta: dict, path: str):
+    "A `WeightsError` unless a manifest's frame, if it gives one, is one that `frame` knows."
+    if 'how' in meta and meta['how'] not in ('pad', 'resize'): raise WeightsError(f"{path}: tiles are framed by 'pad' or 'resize', not {meta['how']!r}")
+    if 'size' in meta and not (type(meta['size']) is int and 32 <= meta['size'] <= 4096): raise WeightsError(f"{path}: the side of the frame is a number of pixels from 32 to 4096, not {meta['size']!r}")
+
 def save_network(
     path: str | Path, # without suffix: PATH.safetensors and PATH.json are written
     model: Unet, # its weights and its own manifest are saved
@@ -419,22 +428,18 @@ def save_network(
     "Write a network and its manifest."
     import timm
     from safetensors.torch import save
-    path = Path(path)
+    path = Path(str(path).removesuffix('.safetensors'))
     for part, known, where in ((model.decoder[0], BLOCKS, 'BLOCKS'), (model.head, HEADS, 'HEADS')):
         if (name := type(part).__name__) not in known: raise ValueError(f'{name} could not be read back: add it to {where} first')
     raw = save({k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype).contiguous() for k, v in model.state_dict().items()})
     meta = model.meta | extra | model.manifest() | dict(versions=dict(torch=torch.__version__, timm=timm.__version__), sha256=_sha256(raw))
+    _check_frame(meta, f'{path}.json')
     text = json.dumps(meta, indent=1) + '\n'
     write_atomically(f'{path}.safetensors', raw)
     write_atomically(f'{path}.json', text.encode())
     return path
 
 # %% ../nbs/01_model.ipynb #fcd3a936
-def _check_frame(meta: dict, path: str):
-    "A `WeightsError` unless a manifest's frame, if it gives one, is one that `frame` knows."
-    if 'how' in meta and meta['how'] not in ('pad', 'resize'): raise WeightsError(f"{path}: tiles are framed by 'pad' or 'resize', not {meta['how']!r}")
-    if 'size' in meta and not (type(meta['size']) is int and 32 <= meta['size'] <= 4096): raise WeightsError(f"{path}: the side of the frame is a number of pixels from 32 to 4096, not {meta['size']!r}")
-
 def _check_state(state: dict[str, Tensor], own: dict[str, Tensor], path: str):
     "A `WeightsError` unless the tensors are those of the network, and finite."
     if wrong := sorted(k for k in own.keys() | state.keys() if k not in own or k not in state or (own[k].shape, own[k].dtype) != (state[k].shape, state[k].dtype)):
@@ -466,10 +471,10 @@ def load_network(
 # %% ../nbs/01_model.ipynb #0e0e0002
 def out_of_memory(
     e: BaseException, # that a network raised
-) -> bool: # or something else was wrong
+) -> bool: # False: something else was wrong
     """Whether an error means that a batch was too large for the memory.
 
     >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
     True
     """
-    return isinstance(e, (MemoryError, torch.OutOfMemoryError)) or isinstance(e, RuntimeError) and any(w in str(e) for w in ("can't allocate memory", 'not enough memory', 'Cannot allocate memory', 'bad_alloc'))
+    return isinstance(e, (MemoryError, torch.OutOfMemoryError)) or isinstance(e, RuntimeError) and any(w in str(e) for w in ("can't allocate memory", 'not enough memory', 'Cannot allocate memory', 'bad_alloc', 'out of memory'))
