@@ -43,6 +43,7 @@ def average_weights(
     paths: Iterable[Path], # networks of one architecture, from one training
 ) -> Unet: # ready to predict, with the manifest of the last
     "One network whose weights are the mean of several."
+    from salt_tgs.training import _keys  # here, because who only predicts needs no training
     nets = [load_network(p) for p in paths]
     if not nets: raise ValueError('there is no network to average')
     states = [n.state_dict() for n in nets]
@@ -50,6 +51,8 @@ def average_weights(
     if any((n.meta.get('size'), n.meta.get('how')) != (nets[0].meta.get('size'), nets[0].meta.get('how')) for n in nets): raise WeightsError('weights that were trained in different frames cannot be averaged')
     mean = {k: torch.stack([s[k].float() for s in states]).mean(0).to(v.dtype) for k, v in states[0].items()}
     nets[-1].load_state_dict(mean)
+    last = nets[-1].meta
+    if others := set().union(*(_keys(n.meta) for n in nets)) - set(_keys(last)): last['before'] = last.get('before', '') + ''.join(sorted(others))  # tiles that only the others have met
     nets[-1].meta['averaged_epochs'] = [n.meta.get('epoch') for n in nets]
     return nets[-1]
 
@@ -104,6 +107,7 @@ class Ensemble:
         tiles = np.asarray(tiles)
         if tiles.ndim != 3 or tiles.dtype != np.uint8: raise ValueError(f'tiles are bytes of shape (n, h, w), not {tiles.dtype} of shape {tiles.shape}')
         out = np.empty((1 + spread, *tiles.shape), np.float32)
+        if bs < 1: raise ValueError(f'{bs} tiles at a time: there must be at least 1')
         i = 0
         while i < len(tiles):
             try: out[:, i:i + bs] = self._batch(tiles[i:i + bs], tta, spread)

@@ -124,6 +124,7 @@ def train_folds(
     **meta: Any, # goes into each network's manifest
 ) -> tuple[dict[int, list[Path]], pd.DataFrame]: # snapshots by the fold that they never saw; one row an epoch
     "Run a recipe once for each fold, on all other folds."
+    if only is not None and not len(only): raise ValueError('no fold is to be trained; name at least one')
     ks = sorted(set(folds.tolist() if only is None else only))
     if wrong := sorted(set(ks) - set(folds.tolist())): raise ValueError(f'there is no fold {wrong[0]}: this recipe has the folds 0 to {folds.max()}')
     if scheduler or workers > 1 and len(ks) > 1:
@@ -371,9 +372,9 @@ def prepare_out(
             if wrong := [k for k in now if before.get(k) != now[k]]: raise ValueError(f'{out}: the run there has another {dict(start_run="run to start from (--start) or other test tiles").get(wrong[0], wrong[0])}' + (f' ({before["recipe"]["name"]}, {before["recipe"]["folds"]} folds)' if wrong[0] == 'recipe' else '') + '; give the same flags and data, or choose another --out')
             return out
         if not overwrite: raise FileExistsError(f'{out}: holds files already; choose another --out, or say --resume to go on with that run or --overwrite to replace it')
-        for name in ('networks', 'ensemble'):
+        for name in ('networks', 'ensemble', 'results'):
             if (out/name).exists(): shutil.rmtree(out/name)
-        for name in ('submission.csv', 'metrics.json', 'report.html'): (out/name).unlink(missing_ok=True)
+        for name in ('submission.csv', 'metrics.json', 'report.html', 'history.csv'): (out/name).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(about, json.dumps(settings, indent=1).encode())
     return out
@@ -434,6 +435,7 @@ def _check_start(recipe: Recipe, start: str | Path | list[str | Path] | None):
     runs = _folders(start)
     wants = ' and '.join(w for w, does in (('goes on from', recipe.goes_on or recipe.taught and not recipe.fresh), ('is taught by', recipe.taught)) if does)
     if wants and not runs: raise ValueError(f'the recipe {recipe.name} {wants} an earlier run: name its folder by --start')
+    if runs and not wants: raise ValueError(f'the recipe {recipe.name} starts anew, and from no earlier run; leave --start away, or choose a recipe that goes on')
     if len(runs) > 1 and not recipe.taught: raise ValueError(f'the recipe {recipe.name} goes on from one run, not from {len(runs)}; only a recipe with teachers takes several')
 
 def _check(recipe: Recipe, data: SaltData, start: str | Path | list[str | Path] | None, out: str | Path):
@@ -507,6 +509,7 @@ def _write(result: Result, out: Path, clock: _Clock, rles: dict | None=None):
     if rles is not None: write_submission(out/'submission.csv', rles, result.data.sample_ids, result.data.test.images.shape[1:])
     write_atomically(out/'report.html', page.encode())
     clock('report')
+    shutil.rmtree(out/'results', ignore_errors=True)  # the folder may have had another name
     write_results(out/'results', result, out.resolve().name)
     write_atomically(out/'metrics.json', (json.dumps(result.metrics(), indent=1) + '\n').encode())
 
@@ -701,6 +704,7 @@ def train_reviewed(
 ) -> Result: # its metrics also have the score `before` and the `gain`
     "Go on from a network with tiles that somebody has corrected, and say what it gained."
     ensemble = Ensemble.load(weights, engine=False)
+    if weights is not None and Path(weights).resolve().is_relative_to(Path(out).resolve()): raise ValueError(f'{out}: the network to go on from is there; choose another --out')
     net = ensemble.members[0]
     if len(tiles) < 2 * folds: raise ValueError(f'{len(tiles)} reviewed tiles are too few for {folds} folds; review at least {2 * folds}')
     recipe = Recipe('reviewed', (Stage(net.meta['size'], 'symmetric_lovasz', epochs, lr),), net.encoder.name, tuple(b.bn.num_features for b in net.decoder), type(net.decoder[0]).__name__, type(net.head).__name__, how=net.meta['how'],

@@ -54,6 +54,8 @@ class TileLoader(DataLoader):
         n_more: int=0, # how many of those are in each batch of bs
     ):
         device = device or default_device()
+        if n_more and more is None: raise ValueError(f'a batch is to hold {n_more} further tiles, but none are given')
+        if more is not None and more.images.shape[1:] != tiles.images.shape[1:]: raise ValueError(f'further tiles of {more.images.shape[1:]} pixels do not fit into a batch with tiles of {tiles.images.shape[1:]}')
         if not 0 <= n_more < bs: raise ValueError(f'a batch of {bs} tiles cannot hold {n_more} further ones beside its own')
         parts = [tiles] if more is None else [tiles, more]
         self.x, self.y = (torch.from_numpy(np.concatenate(a)).to(device) for a in ([t.images for t in parts], [t.masks.view(np.uint8) for t in parts]))
@@ -168,7 +170,8 @@ class StopOnNaN(Callback):
     "Raises before the optimiser's step when the loss is not finite: the weights stay as they were."
     def after_loss(self):
         if self.training and not torch.isfinite(self.loss_grad):
-            raise FloatingPointError(f'the loss became {self.loss_grad.item()} in epoch {self.epoch}, batch {self.iter}; the weights are those of the batch before: try a lower learning rate, or look at the tiles {" ".join(self.dl.ids[i] for i in self.dl.now)}')
+            dl = getattr(self.dl, 'dl', self.dl)  # of several processes, each has a part of it
+            raise FloatingPointError(f'the loss became {self.loss_grad.item()} in epoch {self.epoch}, batch {self.iter}; the weights are those of the batch before: try a lower learning rate, or look at the tiles {" ".join(dl.ids[i] for i in dl.now)}')
 
 # %% ../nbs/03_training.ipynb #c53f09be
 class Autocast(Callback):
@@ -356,6 +359,11 @@ def check_recipe(
     "Refuse a recipe with a name that no table has, or that contradicts itself."
     if not isinstance(recipe, Recipe): raise ValueError(f'a recipe is one of RECIPES or `replace` of one, not {recipe!r}')
     if not (type(recipe.stages) is tuple and recipe.stages): raise ValueError(f'recipe {recipe.name}: its stages are a tuple, (Stage(...),), not {recipe.stages!r}')
+    for what, value, known in (('how', recipe.how, ('pad', 'resize')), ('split', recipe.split, ('coverage', 'depth'))):
+        if value not in known: raise ValueError(f'recipe {recipe.name}: {what} is one of {", ".join(known)}, not {value!r}')
+    last = recipe.stages[-1].epochs * recipe.stages[-1].cycles
+    if not 1 <= recipe.snapshots <= last: raise ValueError(f'recipe {recipe.name}: {recipe.snapshots} snapshots, but its last stage has {last} epochs; keep from 1 to {last}')
+    if recipe.taught < 0 or any(recipe.n_taught(s) >= s.bs for s in recipe.stages): raise ValueError(f'recipe {recipe.name}: a share of {recipe.taught} of each batch is taught; take one from 0 on that leaves room for a tile of its own in each batch')
     if recipe.fresh and (recipe.goes_on or not recipe.taught): raise ValueError(f'recipe {recipe.name}: fresh is for one that is taught and does not go on')
     for what, where, table, names in (('loss', 'LOSSES', LOSSES, [s.loss for s in recipe.stages]), ('augmentation', 'AUGMENT', AUGMENT, recipe.augment), ('block', 'BLOCKS', BLOCKS, [recipe.block]), ('head', 'HEADS', HEADS, [recipe.head])):
         for name in names:
@@ -391,7 +399,7 @@ def _read_checkpoint(path: Path) -> dict:
 
 # %% ../nbs/03_training.ipynb #675522ae
 class Checkpoint(Callback):
-    "After each epoch its row in the log, and the files from which a training goes on or is used; these also when it is asked to stop."
+    "After each epoch its row in the log, and the files from which a training goes on or is used; the checkpoint also when it is asked to stop."
     order = 70  # after fastai's Recorder, which has the losses then
     def __init__(self,
         path: Path, # of the checkpoint; the networks' files stand beside it
@@ -557,7 +565,7 @@ def fit_stage(
                                                    pct_start=recipe.pct_start, moms=recipe.moms, wd=stage.wd, cbs=list(cbs))
     except (RuntimeError, MemoryError) as e:
         if not out_of_memory(e): raise
-        raise MemoryError(f'not enough memory for batches of {stage.bs} tiles in frames of {stage.size} pixels; take {max(stage.bs // 2, 1)} (--batch-size {max(stage.bs // 2, 1)}), or a smaller encoder') from None
+        raise MemoryError(f'not enough memory for batches of {stage.bs} tiles in frames of {stage.size} pixels; take ' + f'{stage.bs // 2} (--batch-size {stage.bs // 2}), or ' * (stage.bs > 3) + 'a smaller encoder') from None
     finally: learn.autocast.after_fit()
     return learn
 
@@ -599,7 +607,7 @@ def _same(a: str, b: str) -> bool:
 
 # %% ../nbs/03_training.ipynb #d3db8fa8
 def train_fold(
-    train: Tiles, # to learn from
+    train: Tiles, # to learn from; black ones are left out
     valid: Tiles | None, # to watch, never to choose by; none: all tiles are there to learn from
     recipe: Recipe, # what to do
     folder: Path, # where the networks go
