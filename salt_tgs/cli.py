@@ -34,11 +34,11 @@ def _told(result, out: str, files: str) -> int:
     m = result.metrics()
     o, kind = m['official'], 'synthetic tiles' if m['data'] == 'default' else 'labelled tiles'
     print(f"official score {o['mean']:.4f} +/- {o['se']:.4f} on {o['n']} {kind}, out of fold ({o['folds']} of {o['of']} folds); all empty: {o['all_empty']:.4f}")
-    print(f"{out}: {files}, ensemble, metrics.json, report.html, results in {sum(m['seconds'].values()) / 60:.1f} minutes of work in all")
+    print(f"{out}: {files}, ensemble, metrics.json, report.html, results/; {sum(m['seconds'].values()) / 60:.1f} minutes of work in all")
     return 0
 
 def run_command(
-    args: argparse.Namespace, # data, out, preset, start, folds, encoder, encoder_weights, epochs_scale, batch_size, seed, overwrite, resume
+    args: argparse.Namespace, # data, out, preset, start, folds, encoder, encoder_weights, epochs_scale, batch_size, seed, overwrite, resume, workers, scheduler
 ) -> int: # exit code
     "`salt-tgs run`: from tiles to a submission."
     kwargs = _training(args)
@@ -180,6 +180,7 @@ def predict_command(
     args: argparse.Namespace, # images, out, weights, threshold, overwrite, resume
 ) -> int: # exit code
     "`salt-tgs predict`: masks and probabilities for single images, or a submission for a folder of test tiles."
+    import csv, io
     import numpy as np
     from tqdm import tqdm
     from salt_tgs.data import DataError, _png, read_image
@@ -192,13 +193,15 @@ def predict_command(
         if not paths: raise DataError(f"{args.images[0]}: a folder without PNG images, and without Kaggle's sample_submission.csv")
     images = {} if kaggle else _images(paths)
     files = {id: {kind: out/kind/f'{id}.png' for kind in ('masks', 'probabilities', 'outlines')} for id in images}
-    there = [p for known in files.values() for p in known.values() if p.exists()]
+    table = out/('submission.csv' if kaggle else 'salt.csv')
+    there = [p for p in (*(p for known in files.values() for p in known.values()), table) if p.exists()]
     if there and not (args.overwrite or args.resume): raise DataError(f'{there[0]}: already there' + f', and {len(there) - 1} more' * (len(there) > 1) + '; choose another --out, say --resume to do only those that are missing, or --overwrite')
     ensemble = Ensemble.load(args.weights)
     if args.threshold is not None: ensemble.threshold = args.threshold
     if kaggle:
         from salt_tgs.submission import predict_submission
-        print(f'{predict_submission(paths[0], out/"submission.csv", ensemble)}: checked, ready for `salt-tgs submit`')
+        if args.resume and there: print(f'{table}: already there, whole'); return 0
+        print(f'{predict_submission(paths[0], table, ensemble)}: checked, ready for `salt-tgs submit`')
         return 0
     if args.weights is None and (strange := _strange(list(images.values()))): print(f'salt-tgs: {strange}', file=sys.stderr)
     todo = [id for id in images if not (args.resume and all(p.exists() for p in files[id].values()))]
@@ -209,13 +212,15 @@ def predict_command(
                 ids = [id for id in todo[k:k + 64] if images[id].shape == shape]
                 probs = ensemble.predict(np.stack([images[id] for id in ids]))
                 for id, p, mask in zip(ids, probs, to_masks(probs, ensemble.threshold, full_is_empty=False)):
-                    for kind, picture in dict(probabilities=(p * 255).round().astype('uint8'), outlines=_outlined(images[id], mask), masks=mask.astype('uint8') * 255).items(): write_atomically(files[id][kind], _png(picture))
+                    for kind, picture in dict(probabilities=(p * 255).round().astype('uint8'), outlines=_outlined(images[id], mask), masks=mask.astype('uint8') * 255).items():
+                        if not (args.resume and files[id][kind].exists()): write_atomically(files[id][kind], _png(picture))
                     bar.update()
-    rows = ['id,salt,most']
+    rows = csv.writer(text := io.StringIO(), lineterminator='\n')  # a comma in a name is put in quotes
+    rows.writerow(('id', 'salt', 'most'))
     for id, known in files.items():
         mask, p = (read_image(known[kind].read_bytes(), str(known[kind])) for kind in ('masks', 'probabilities'))
-        rows.append(f'{id},{(mask > 0).mean():.4f},{p.max() / 255:.2f}')
-    write_atomically(out/'salt.csv', ('\n'.join(rows) + '\n').encode())
+        rows.writerow((id, f'{(mask > 0).mean():.4f}', f'{p.max() / 255:.2f}'))
+    write_atomically(table, text.getvalue().encode())
     print(f'{args.out}: {len(images)} image' + 's' * (len(images) != 1) + (f' ({len(images) - len(todo)} were there)' if len(todo) < len(images) else '') + f', each as a mask (255 where the probability is above {ensemble.threshold:.2f}), as probabilities (0 to 255 for 0 to 1) and outlined; salt.csv: the share of salt in each, and its highest probability')
     return 0
 
@@ -227,16 +232,17 @@ def export_command(
     from salt_tgs.data import find_data, load_data
     from salt_tgs.engine import export_onnx, use_onnx
     from salt_tgs.ensemble import Ensemble
-    ensemble, tiles = Ensemble.load(args.weights, engine=False), None
+    ensemble, tiles, by = Ensemble.load(args.weights, engine=False), None, ''
     if args.bits == 8:
         salt = load_data(find_data() if args.data is None else args.data)
         tiles = (salt.test if len(salt.test) else salt.train).images
         tiles = tiles[tiles.max((1, 2)) > 0][:256]
+        by = f', calibrated and compared on {len(tiles)} ' + ('drawn tiles: name your own by --data' if salt.name == 'default' else 'tiles of the data')
     elif args.data is not None: raise ValueError('--data is what 8 bits are calibrated with; 32 bits need none')
     for name, member in zip(ensemble.about['members'], ensemble.members):
         path = Path(args.out)/f'{name}.onnx'
         checked = export_onnx(member, path, tiles, ensemble.threshold)
-        print(f"{path}: {args.bits} bits; compared with torch, {checked['changed']:.2%} of the pixels' salt or not has changed, no probability by more than {checked['largest']:.3f}")
+        print(f"{path}: {args.bits} bits{by}; compared with torch, {checked['changed']:.2%} of the pixels' salt or not has changed, no probability by more than {checked['largest']:.3f}")
     if args.weights is not None and Path(args.out).resolve() == Path(args.weights).resolve():
         try: use_onnx(args.out); print(f'{args.out}: predicts by these files from now on, where OpenVINO is installed')
         except ImportError as e: print(f'{args.out}: not used yet: {e}', file=sys.stderr)
@@ -320,6 +326,21 @@ def _share(text: str) -> float: # 0 to 1
     if not 0 <= x <= 1: raise argparse.ArgumentTypeError(f'{text!r}: a probability is a number from 0 to 1')
     return x
 
+def _overlap(text: str) -> float: # 0 to 0.9
+    "A share of a window, or wrong usage."
+    try: x = float(text)
+    except ValueError: x = -1
+    if not 0 <= x <= .9: raise argparse.ArgumentTypeError(f'{text!r}: neighbours share from 0 to 0.9 of a window')
+    return x
+
+def _count(text: str) -> int: # at least 1
+    "How many there are to be, or wrong usage."
+    try: x = int(text)
+    except ValueError: x = 0
+    if x < 1: raise argparse.ArgumentTypeError(f'{text!r}: a whole number, at least 1')
+    return x
+
+
 # %% ../nbs/08_cli.ipynb #94e5e701
 _PRESETS = ('quick', 'shipped', 'longer', 'taught', 'seed')  # `RECIPES`, without the seconds that importing them takes
 
@@ -349,13 +370,13 @@ def parser() -> argparse.ArgumentParser: # of the whole command
         p.add_argument('--folds', type=_folds, metavar='N', help="number of folds, instead of the recipe's")
         p.add_argument('--encoder', metavar='NAME', help="instead of the recipe's: tf_efficientnet_lite0, whose ImageNet weights are installed; tf_efficientnet_lite1 and 2 and resnet34, for which an error says how to get them; or another name that timm knows, with weights of your own or none")
         p.add_argument('--encoder-weights', metavar='PATH|none', help='a file of ImageNet weights, or none to start from random ones; without it those that are installed')
-        p.add_argument('--batch-size', type=int, metavar='N', help="tiles in a batch, instead of the recipe's numbers: fewer need less memory")
+        p.add_argument('--batch-size', type=_count, metavar='N', help="tiles in a batch, instead of the recipe's numbers: fewer need less memory")
         p.add_argument('--seed', type=int, metavar='N', default=0, help='of all random numbers (default: %(default)s)')
         how = p.add_mutually_exclusive_group()
         how.add_argument('--overwrite', action='store_true', help='replace the results of an earlier run in the same folder')
         how.add_argument('--resume', action='store_true', help='go on with an earlier run in the same folder')
         p.add_argument('--epochs-scale', type=float, metavar='X', default=1., help='multiply all numbers of epochs, to make a recipe shorter or longer')
-        p.add_argument('--workers', type=int, metavar='N', default=1, help='train so many folds side by side on this machine, its threads divided among them (default: one after the other)')
+        p.add_argument('--workers', type=_count, metavar='N', default=1, help='train so many folds side by side on this machine, its threads divided among them (default: one after the other)')
         p.add_argument('--scheduler', metavar='ADDRESS', help='train folds on the workers of a Dask scheduler that see the same folders')
 
     recipe(verb('run', run_command, 'from labelled tiles to a submission: check, train, score, predict'))
@@ -398,18 +419,18 @@ def parser() -> argparse.ArgumentParser: # of the whole command
     p.add_argument('--out', metavar='OUT', help='the mask, of the same kind; OUT.work holds what is finished until all is')
     p.add_argument('--info', action='store_true', help='say what IN is: axes, missing traces, strength of amplitudes; predict nothing')
     p.add_argument('--weights', metavar='DIR', help='an ensemble, as `salt-tgs run` writes it; without it the network that comes with the package')
-    p.add_argument('--overlap', type=float, metavar='X', default=.5, help='share of a window that its neighbour covers, too, 0 to 0.9 (default: %(default)s)')
+    p.add_argument('--overlap', type=_overlap, metavar='X', default=.5, help='share of a window that its neighbour covers, too, 0 to 0.9 (default: %(default)s)')
     p.add_argument('--tta', action=argparse.BooleanOptionalAction, default=True, help='look at the mirror image, too, in twice the time (default: yes)')
     p.add_argument('--threshold', type=_share, metavar='P', help='probability above which a sample is salt, 0 to 1 (default: as the ensemble says)')
-    p.add_argument('--save-probs', action='store_true', help='write OUT.probs beside OUT: probabilities, as percent where samples are whole numbers')
-    p.add_argument('--save-uncertainty', action='store_true', help='write OUT.uncertainty: standard deviation of the probability over networks and views')
+    p.add_argument('--save-probs', action='store_true', help='write probabilities beside OUT, salt.probs.sgy beside salt.sgy: as percent in SEG-Y and MDIO of whole numbers, 0 to 255 in PNG, otherwise 0 to 1')
+    p.add_argument('--save-uncertainty', action='store_true', help='write salt.uncertainty.sgy beside salt.sgy: standard deviation of the probability over networks and views')
     p.add_argument('--crosslines', action='store_true', help='predict along crosslines, too, and average')
     p.add_argument('--resume', action='store_true', help='go on with unfinished work of the same settings')
     p.add_argument('--part', type=_part, metavar='I/N', help='do every Nth panel, beginning with the Ith; the part that ends last puts all together')
-    p.add_argument('--workers', type=int, metavar='N', default=1, help='processes of one thread each on this machine (default: this one alone, with all threads)')
+    p.add_argument('--workers', type=_count, metavar='N', default=1, help='processes of one thread each on this machine (default: this one alone, with all threads)')
     p.add_argument('--scheduler', metavar='ADDRESS', help='of a Dask scheduler whose workers see the same files')
-    p.add_argument('--iline', type=int, metavar='BYTE', default=189, help='where a SEG-Y trace header has its inline number (default: %(default)s)')
-    p.add_argument('--xline', type=int, metavar='BYTE', default=193, help='and its crossline number (default: %(default)s)')
+    p.add_argument('--iline', type=_count, metavar='BYTE', default=189, help='where a SEG-Y trace header has its inline number (default: %(default)s)')
+    p.add_argument('--xline', type=_count, metavar='BYTE', default=193, help='and its crossline number (default: %(default)s)')
     p.add_argument('--line', action='store_true', help='take a SEG-Y file as one line of traces, whatever its headers say')
     p.add_argument('--unit', choices=['ms', 'm', 'ft'], default='ms', help='of the samples, for --info (default: %(default)s)')
 
@@ -423,8 +444,8 @@ def parser() -> argparse.ArgumentParser: # of the whole command
     p.add_argument('--export', metavar='DEST', help='open no page; write what was decided: for tiles images/, masks/ and train.csv into a new or empty folder, for a survey a mask of its own kind')
     p.add_argument('--mask', metavar='FILE', help="for --export of a survey: what `salt-tgs section` wrote, for where nothing was decided; without it, it is predicted now and kept beside DEST")
     p = p.add_argument_group('surveys')
-    p.add_argument('--iline', type=int, metavar='BYTE', default=189, help='where a SEG-Y trace header has its inline number (default: %(default)s)')
-    p.add_argument('--xline', type=int, metavar='BYTE', default=193, help='and its crossline number (default: %(default)s)')
+    p.add_argument('--iline', type=_count, metavar='BYTE', default=189, help='where a SEG-Y trace header has its inline number (default: %(default)s)')
+    p.add_argument('--xline', type=_count, metavar='BYTE', default=193, help='and its crossline number (default: %(default)s)')
     p.add_argument('--line', action='store_true', help='take a SEG-Y file as one line of traces, whatever its headers say')
     p.add_argument('--unit', choices=['ms', 'm', 'ft'], default='ms', help='of the samples (default: %(default)s)')
 
@@ -447,7 +468,9 @@ def main(
     if main_thread: before = signal.signal(signal.SIGTERM, end)
     try: return args.call(args)
     except KeyboardInterrupt as e:
-        print('interrupted' + ('; the same command with --resume' + ' instead of --overwrite' * getattr(args, 'overwrite', False) + ' goes on' if hasattr(args, 'resume') else ''), file=sys.stderr)
+        over = getattr(args, 'overwrite', False)
+        again = 'the same command does it again' if over and args.call is predict_command else 'the same command with --resume' + ' instead of --overwrite' * over + ' goes on'  # predict's old pictures are not told from its new ones
+        print('interrupted' + f'; {again}' * hasattr(args, 'resume'), file=sys.stderr)
         return 128 + (e.args[0] if e.args else signal.SIGINT)
     except Exception as e:
         if args.debug: raise
