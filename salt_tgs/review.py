@@ -377,7 +377,7 @@ class Decisions:
         path = self.folder/decision.mask
         try: raw = path.read_bytes()
         except OSError as e: raise DataError(f'{path}: cannot be read ({e.strerror}); decision {decision.number} needs it') from None
-        if hashlib.sha256(raw).hexdigest() != decision.mask_sha256: raise DataError(f'{path}: not the file that decision {decision.number} wrote; restore it')
+        if hashlib.sha256(raw).hexdigest() != decision.mask_sha256: raise DataError(f'{path}: not the file that decision {decision.number} names; restore it')
         return read_mask(raw, str(path))
 
 # %% ../nbs/07_review.ipynb #07aa0064
@@ -1018,11 +1018,14 @@ def export_section(
     dest.parent.mkdir(parents=True, exist_ok=True)
     answer = open_section(predict_section(path, _beside(dest, 'network'), weights, resume=True, bar=bar, **how) if mask is None else mask, **how)
     if answer.shape != items.section.shape: raise DataError(f'{mask}: a mask of shape {answer.shape}, but the survey has {items.section.shape}')
-    of_line = {}
+    of_line, high = {}, set()
     for d in sorted((d for d in decisions.newest().values() if d.verdict != 'skip'), key=lambda d: d.number): of_line.setdefault(items.place(items.index(d.item))[0], []).append(d)
     def planes():
         for line in range(items.section.grid[0]):
-            out = answer.panel(line)[0].T > 0
+            said = answer.panel(line)[0].T
+            high.update(np.unique(said[said != 0]).tolist())
+            if len(high) > 1 or min(high, default=1) < 0: raise DataError(f'{mask}: not a mask: a mask is 0 and one number above it, as `salt-tgs section` writes it')
+            out = said > 0
             for d in of_line.get(line, []): out[items.place(items.index(d.item))[1:]] = decisions.mask(d).T
             yield out
     draft = dest.with_name(f'.draft-{dest.name}')

@@ -131,7 +131,7 @@ class Section:
 
     def __repr__(self):
         spans = ' x '.join(f'{len(v)} {k}{"s" * (len(v) != 1)}' + f' ({v[0]:g} to {v[-1]:g}{" " + self.unit if k == "sample" and self.unit != "samples" else ""})' * (len(v) > 1) for k, v in self.axes.items())
-        return f'{self.kind}: {spans} of {self.dtype}' + f', {self.live.size - self.live.sum()} traces missing' * (not self.live.all())
+        return f'{self.kind}: {spans} of {self.dtype}' + f', {(missing := int(self.live.size - self.live.sum()))} trace{"s" * (missing != 1)} missing' * (not self.live.all())
 
     @property
     def shape(self) -> tuple[int, ...]: # in the order of the axes
@@ -160,7 +160,7 @@ class Section:
     def write(self,
         path: Path, # of the new file
         planes: Iterable[np.ndarray], # shape (traces, samples) each: inlines in their order, or a line's traces, some at a time
-        what: str='mask', # 0 and 1; or 'probs' and 'uncertainty', 0 to 1: as percent where samples are whole numbers
+        what: str='mask', # 0 and 1; or 'probs' and 'uncertainty', 0 to 1: as percent in SEG-Y and MDIO of whole numbers, 0 to 255 in PNG
     ) -> None:
         "Write numbers in the survey's own form: its geometry, its headers."
         self._write(path, planes, what)
@@ -221,7 +221,7 @@ class _Zarr(_Array):
         zarr = _module('zarr', 'mdio')
         try: root = zarr.open(path, mode='r')
         except Exception as e: raise DataError(f'{path}: not a readable Zarr or MDIO folder ({e or type(e).__name__})') from None
-        self.kind, self.mask = 'zarr', None
+        self.kind = 'zarr'
         if not isinstance(root, zarr.Array):
             self.kind, self.name = 'mdio', dict(root.attrs).get('attributes', {}).get('defaultVariableName', 'amplitude')
             if self.name not in root: raise DataError(f'{path}: a Zarr group without an array {self.name!r}; name the folder of the array itself')
@@ -245,7 +245,8 @@ class _Zarr(_Array):
         planes, at = iter(planes), 0
         while rows := [*islice(planes, a.chunks[0] if len(self.axes) == 3 else 1)]:
             block = np.stack(rows) if len(self.axes) == 3 else rows[0]
-            out[at:at + len(block)] = block.astype(out.dtype)
+            percent = what != 'mask' and out.dtype.kind in 'iu' # of MDIO, which keeps its amplitudes' type
+            out[at:at + len(block)] = ((block * 100).round() if percent else block).astype(out.dtype)
             at += len(block)
 
 # %% ../nbs/06_section.ipynb #d24d45c7
@@ -326,12 +327,14 @@ class _Segy(Section):
     def __init__(self, path: Path, iline: int, xline: int, unit: str, as_line: bool=False):
         about, notes = segy_layout(path), []
         lines, cross = _numbers(path, about, (iline, xline))
-        try: axes = dict(zip(('inline', 'crossline', 'number'), find_grid(lines, cross)))
+        axes = dict(trace=np.arange(about['traces']), number=np.arange(about['traces'])[None])
+        try: axes = axes if as_line else dict(zip(('inline', 'crossline', 'number'), find_grid(lines, cross)))
         except ValueError as e:
-            if not as_line and about['traces'] > 20_000 and lines.min() < lines.max() and cross.min() < cross.max(): raise DataError(f'{path}: bytes {iline} and {xline} of the trace headers give no grid of inlines and crosslines: {e}. Name other bytes by --iline and --xline, have the headers repaired, or say --line if it is one line of {about["traces"]} traces') from None
-            if not as_line: notes.append(f'{path}: bytes {iline} and {xline} of the trace headers give no grid of inlines and crosslines ({e}), so it is taken as one line of {about["traces"]} traces in their order; if it is a volume, name the right bytes by --iline and --xline')
-            axes = dict(trace=np.arange(about['traces']), number=np.arange(about['traces'])[None])
+            if about['traces'] > 20_000 and lines.min() < lines.max() and cross.min() < cross.max(): raise DataError(f'{path}: bytes {iline} and {xline} of the trace headers give no grid of inlines and crosslines: {e}. Name other bytes by --iline and --xline, have the headers repaired, or say --line if it is one line of {about["traces"]} traces') from None
+            notes.append(f'{path}: bytes {iline} and {xline} of the trace headers give no grid of inlines and crosslines ({e}), so it is taken as one line of {about["traces"]} traces in their order; if it is a volume, name the right bytes by --iline and --xline')
         self.number = axes.pop('number')
+        filled = np.mean(self.number >= 0)
+        if filled < .5: notes.append(f'{path}: only {filled:.1%} of the places of {len(axes["inline"])} inlines and {len(axes["crossline"])} crosslines have a trace; if that is not so, a header is damaged, or the numbers stand at other bytes: look at --info, --iline and --xline')
         if not about['interval']: notes.append(f'{path}: no header says the sample interval, so samples are counted')
         z = about['delay'] + about['interval'] * np.arange(about['samples']) if about['interval'] else np.arange(about['samples'])
         super().__init__(path, axes | dict(sample=z), np.dtype(_DTYPES.get(about['format'], np.float32)), unit if about['interval'] else 'samples', self.number >= 0, notes)
@@ -456,7 +459,7 @@ def predict_panel(
 def window_size(
     ensemble: Ensemble, # of networks with a manifest
 ) -> int: # pixels
-    "The side of the largest window that none of the networks has to be framed for, or shrinks more than its tiles."
+    "The side of a window: the frame of networks that pad, a tile's side for those that resize, the least of all."
     return min(m.meta['size'] if m.meta['how'] == 'pad' else SIZE for m in ensemble.members)
 
 # %% ../nbs/06_section.ipynb #a4642e3b
@@ -617,8 +620,8 @@ def predict_section(
     overlap: float=.5, # share of a window that its neighbour covers, too, 0 to 0.9
     tta: bool=True, # both views of each window
     threshold: float | None=None, # probability above which a sample is salt; none: as the ensemble says
-    probs: bool=False, # write `OUT.probs`, too
-    uncertainty: bool=False, # write `OUT.uncertainty`, too: the standard deviation over members and views
+    probs: bool=False, # write them beside it, salt.probs.sgy beside salt.sgy
+    uncertainty: bool=False, # write it beside it, salt.uncertainty.sgy beside salt.sgy: the standard deviation over members and views
     crosslines: bool=False, # predict along crosslines, too, and average
     resume: bool=False, # go on with unfinished work
     part: tuple[int, int] | None=None, # this part, from 1, of so many; none: all of it
