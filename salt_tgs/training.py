@@ -627,9 +627,7 @@ def train_fold(
     _take_gpu()
     folder = Path(folder)
     path, log = folder/f'fold{fold}.checkpoint', folder/f'fold{fold}.json'
-    if recipe.snapshots > (most := recipe.stages[-1].epochs * recipe.stages[-1].cycles): raise ValueError(f'recipe {recipe.name}: {recipe.snapshots} snapshots are wanted, but its last stage has {most} epochs')
     if bool(recipe.taught) != (pseudo is not None): raise ValueError(f'recipe {recipe.name}: ' + ('its batches want tiles that a teacher has labelled' if recipe.taught else 'it has no use for tiles that a teacher has labelled'))
-    if not 0 <= recipe.taught < 1: raise ValueError(f'recipe {recipe.name}: a teacher can label from 0 to less than all of a batch, not {recipe.taught}')
     train = train[train.images.max((1, 2)) > 0]
     about = json.dumps(dict(recipe=asdict(recipe), fold=fold, seed=seed, weights=str(weights), data=train.sha256()) | ({} if start is None else dict(start=_fingerprint(start))) | ({} if pseudo is None else dict(pseudo=pseudo.sha256())))
     if not resume and not rank_distrib(): log.unlink(missing_ok=True); path.unlink(missing_ok=True)
@@ -647,7 +645,10 @@ def train_fold(
     state = {k: v for k, v in back.items() if k not in ('epoch', 'within', 'model', 'opt', 'smooth', 'random')} if back else dict(about=about, rows=[], paths=[], best=-1., at=None, start=None, keep=0)
     if bar is not None: bar.update(sum(total_tiles(replace(recipe, stages=(replace(recipe.stages[r['stage']], epochs=1, cycles=1),)), len(train)) for r in state['rows']))
     met = dict(seen=train.keys()) | ({} if pseudo is None else dict(pseudo=pseudo.keys()))
-    if start is not None: met['before'] = sorted(set(_keys(start.meta)).difference(*met.values()))
+    before = set(_keys(json.loads(Path(weights).with_suffix('.json').read_text()))) if str(weights).endswith('.safetensors') else set()
+    if valid is not None and (leak := before & set(valid.keys())): raise ValueError(f'{weights}: has met {len(leak)} of the tiles that fold {fold} holds out; start from a network of the same fold, or from ImageNet weights')
+    if start is not None: before |= set(_keys(start.meta))
+    if before: met['before'] = sorted(before.difference(*met.values()))
     meta = meta | dict(how=recipe.how, recipe=recipe.name, fold=fold, seed=seed, stages=[asdict(s) for s in recipe.stages], commit=commit()) | {k: ''.join(v) for k, v in met.items() if len(v)}
     for i, stage in enumerate(recipe.stages):
         for cycle in range(stage.cycles):
