@@ -435,7 +435,6 @@ def _check_start(recipe: Recipe, start: str | Path | list[str | Path] | None):
     runs = _folders(start)
     wants = ' and '.join(w for w, does in (('goes on from', recipe.goes_on or recipe.taught and not recipe.fresh), ('is taught by', recipe.taught)) if does)
     if wants and not runs: raise ValueError(f'the recipe {recipe.name} {wants} an earlier run: name its folder by --start')
-    if runs and not wants: raise ValueError(f'the recipe {recipe.name} starts anew, and from no earlier run; leave --start away, or choose a recipe that goes on')
     if len(runs) > 1 and not recipe.taught: raise ValueError(f'the recipe {recipe.name} goes on from one run, not from {len(runs)}; only a recipe with teachers takes several')
 
 def _check(recipe: Recipe, data: SaltData, start: str | Path | list[str | Path] | None, out: str | Path):
