@@ -372,7 +372,7 @@ def prepare_out(
             if wrong := [k for k in now if before.get(k) != now[k]]: raise ValueError(f'{out}: the run there has another {dict(start_run="run to start from (--start) or other test tiles").get(wrong[0], wrong[0])}' + (f' ({before["recipe"]["name"]}, {before["recipe"]["folds"]} folds)' if wrong[0] == 'recipe' else '') + '; give the same flags and data, or choose another --out')
             return out
         if not overwrite: raise FileExistsError(f'{out}: holds files already; choose another --out, or say --resume to go on with that run or --overwrite to replace it')
-        for name in ('networks', 'ensemble', 'results'):
+        for name in ('networks', 'ensemble', *(('results',) if about.exists() else ())):  # where no run was, results are somebody else's
             if (out/name).exists(): shutil.rmtree(out/name)
         for name in ('submission.csv', 'metrics.json', 'report.html', 'history.csv'): (out/name).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -508,7 +508,6 @@ def _write(result: Result, out: Path, clock: _Clock, rles: dict | None=None):
     if rles is not None: write_submission(out/'submission.csv', rles, result.data.sample_ids, result.data.test.images.shape[1:])
     write_atomically(out/'report.html', page.encode())
     clock('report')
-    shutil.rmtree(out/'results', ignore_errors=True)  # the folder may have had another name
     write_results(out/'results', result, out.resolve().name)
     write_atomically(out/'metrics.json', (json.dumps(result.metrics(), indent=1) + '\n').encode())
 
