@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCKS', 'HEADS', 'frame', 'unframe', 'WeightsError', 'read_encoder_weights', 'Encoder', 'create_encoder', 'SCSE',
-           'UnetBlock', 'ConvUnetBlock', 'UpHead', 'HypercolumnHead', 'Unet', 'DynamicUnet34', 'summary',
+           'UnetBlock', 'ConvUnetBlock', 'UpHead', 'MixHead', 'HypercolumnHead', 'Unet', 'DynamicUnet34', 'summary',
            'write_atomically', 'save_network', 'load_network', 'out_of_memory']
 
 # %% ../nbs/01_model.ipynb #d156fdea
@@ -300,30 +300,45 @@ class UpHead(nn.Module):
     ) -> Tensor: # logits, shape (n, 1, h, w)
         return self.up(maps[-1])[..., :x.shape[-2], :x.shape[-1]]
 
+# %% ../nbs/01_model.ipynb #0d94920a
+class MixHead(nn.Module):
+    "All maps of the decoder mixed at once, and enlarged to logits."
+    def __init__(self,
+        decoder_channels: tuple[int, ...], # of the decoder's maps, coarse to fine
+        width: int=32, # channels of the mixture, at half resolution
+        out_channels: int=1, # of the result, at full resolution
+    ):
+        super().__init__()
+        self.mix = nn.ModuleList(nn.Conv2d(c, width, 1, bias=False) for c in decoder_channels)
+        self.bn, self.up = nn.BatchNorm2d(width), nn.ConvTranspose2d(width, out_channels, 2, 2)
+
+    def forward(self,
+        maps: list[Tensor], # the decoder's, coarse to fine
+        x: Tensor, # the picture, shape (n, 1, h, w)
+    ) -> Tensor: # shape (n, out_channels, h, w)
+        y = sum(F.interpolate(mix(m), maps[-1].shape[-2:], mode='bilinear', align_corners=False) for mix, m in zip(self.mix, maps))
+        return self.up(self.bn(y).relu())[..., :x.shape[-2], :x.shape[-1]]
+
 # %% ../nbs/01_model.ipynb #0d94929e
-class HypercolumnHead(nn.Module):
-    "All maps of the decoder mixed at once, and the picture at full resolution beside them."
+class HypercolumnHead(MixHead):
+    "The same mixture, and the picture at full resolution beside it."
     def __init__(self,
         decoder_channels: tuple[int, ...], # of the decoder's maps, coarse to fine
         width: int=32, # channels of the mixture, at half resolution
         sharp: int=16, # channels at full resolution
     ):
-        super().__init__()
+        super().__init__(decoder_channels, width, sharp)
         conv = lambda i: nn.Sequential(nn.Conv2d(i, sharp, 3, padding=1, bias=False), nn.BatchNorm2d(sharp), nn.ReLU())
-        self.mix = nn.ModuleList(nn.Conv2d(c, width, 1, bias=False) for c in decoder_channels)
-        self.bn, self.up = nn.BatchNorm2d(width), nn.ConvTranspose2d(width, sharp, 2, 2)
         self.picture, self.join, self.logit = conv(1), conv(2 * sharp), nn.Conv2d(sharp, 1, 1)
 
     def forward(self,
         maps: list[Tensor], # the decoder's, coarse to fine
         x: Tensor, # the picture, shape (n, 1, h, w)
     ) -> Tensor: # logits, shape (n, 1, h, w)
-        y = sum(F.interpolate(mix(m), maps[-1].shape[-2:], mode='bilinear', align_corners=False) for mix, m in zip(self.mix, maps))
-        y = self.up(self.bn(y).relu())[..., :x.shape[-2], :x.shape[-1]]
-        return self.logit(self.join(torch.cat([y, self.picture(x)], 1)))
+        return self.logit(self.join(torch.cat([super().forward(maps, x), self.picture(x)], 1)))
 
 # %% ../nbs/01_model.ipynb #61e9e65a
-HEADS = {h.__name__: h for h in (UpHead, HypercolumnHead)}  # by the names that manifests use
+HEADS = {h.__name__: h for h in (UpHead, MixHead, HypercolumnHead)}  # by the names that manifests use
 
 # %% ../nbs/01_model.ipynb #b5eee65f
 class Unet(nn.Module):
