@@ -297,6 +297,8 @@ def write_data(
     path = Path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())): raise DataError(f'{path}: already there; name a new or empty folder')
     if train.masks is None: raise DataError(f'{path}: tiles to learn from need masks')
+    if not (len(train) and len(test)): raise DataError(f'{path}: Kaggle\'s layout needs labelled tiles and others; here are {len(train)} and {len(test)}. Tiles with masks alone are two folders of PNG files, images and masks')
+    if odd := [i for i in train.ids + test.ids if not re.fullmatch(r'[A-Za-z0-9_-]+', i)]: raise DataError(f'{path}: {odd[0]!r} is not an id for a table; take letters, digits, - and _')
     if twice := [i for i, times in Counter(train.ids + test.ids).items() if times > 1]: raise DataError(f'{path}: the id {twice[0]} is there twice')
     if not np.isfinite([*train.depths, *test.depths]).all(): raise DataError(f'{path}: every tile needs a depth, a finite number')
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -360,7 +362,7 @@ _ABOUT = 'ABOUT.txt'  # marks data that are not Kaggle's
 def _read(root: Path) -> tuple[SaltData | None, list[str]]: # the data as far as they can be used, and what is wrong with them
     "Everything in a folder of Kaggle's files."
     if not root.is_dir(): return None, [f'{root}: no such folder']
-    if (root/'images').is_dir(): return _read_pairs(root)
+    if (root/'images').is_dir() and not (root/'sample_submission.csv').exists(): return _read_pairs(root)  # with Kaggle's tables beside it, somebody has unpacked an archive in place
     problems, tables = [], {}
     for name, header in dict(train=('id', 'rle_mask'), depths=('id', 'z'), sample_submission=('id', 'rle_mask')).items():
         try: tables[name] = read_table(root/f'{name}.csv', header)
