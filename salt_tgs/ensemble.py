@@ -125,8 +125,9 @@ class Ensemble:
         x = torch.from_numpy(np.array(tiles, order='C')).to(self.device)[:, None].float() / 255
         views = []
         for m in self.members:
-            framed = frame(x, m.meta['size'], m.meta['how']).contiguous(memory_format=torch.channels_last)
-            views += [unframe(v.float(), *x.shape[-2:], m.meta['how'])[:, 0] for v in (flip_views(m, framed) if tta else [m(framed)])]
+            how = m.meta['how'], m.meta.get('tile', 0)
+            framed = frame(x, m.meta['size'], *how).contiguous(memory_format=torch.channels_last)
+            views += [unframe(v.float(), *x.shape[-2:], *how)[:, 0] for v in (flip_views(m, framed) if tta else [m(framed)])]
         logits = torch.stack(views)
         maps, p = [logits.mean(0).sigmoid()], logits.sigmoid() if spread else None
         if spread: maps.append(((p - p.mean(0))**2).mean(0).sqrt())

@@ -33,9 +33,10 @@ def frame(
     x: Tensor, # shape (n, c, h, w)
     size: int, # side of the square, pixels; for 'pad' at least h and w
     how: str='pad', # 'pad' by reflection, 'resize', bilinear
+    tile: int=0, # for 'resize': side of the tiles that the network was trained on, pixels; 0: the longer side of these
 ) -> Tensor: # shape (n, c, size, size)
     "Put tiles into the square that a network sees."
-    if how == 'resize': return F.interpolate(x, (size, size), mode='bilinear', align_corners=False, antialias=True)
+    if how == 'resize': return F.interpolate(frame(x, max(*x.shape[-2:], tile)), (size, size), mode='bilinear', align_corners=False, antialias=True)
     if how != 'pad': raise ValueError(f"tiles are framed by 'pad' or 'resize', not {how!r}")
     h, w = x.shape[-2:]
     if size < max(h, w): raise ValueError(f'tiles of {h} x {w} pixels do not fit a square of {size}')
@@ -51,9 +52,10 @@ def unframe(
     h: int, # height of the tiles, pixels
     w: int, # width of the tiles, pixels
     how: str='pad', # as they were framed
+    tile: int=0, # as they were framed
 ) -> Tensor: # shape (n, c, h, w)
     "Take the tiles out of the square again."
-    if how == 'resize': return F.interpolate(y, (h, w), mode='bilinear', align_corners=False, antialias=True)
+    if how == 'resize': return unframe(F.interpolate(y, (max(h, w, tile),) * 2, mode='bilinear', align_corners=False, antialias=True), h, w)
     if how != 'pad': raise ValueError(f"tiles are framed by 'pad' or 'resize', not {how!r}")
     if min(y.shape[-2:]) < max(h, w): raise ValueError(f'tiles of {h} x {w} pixels were not in a square of {y.shape[-1]}')
     left, _, top, _ = _margins(h, w, y.shape[-1])
@@ -433,6 +435,7 @@ def _check_frame(meta: dict, path: str):
     "A `WeightsError` unless a manifest's frame, if it gives one, is one that `frame` knows."
     if 'how' in meta and meta['how'] not in ('pad', 'resize'): raise WeightsError(f"{path}: tiles are framed by 'pad' or 'resize', not {meta['how']!r}")
     if 'size' in meta and not (type(meta['size']) is int and 32 <= meta['size'] <= 4096): raise WeightsError(f"{path}: the side of the frame is a number of pixels from 32 to 4096, not {meta['size']!r}")
+    if 'tile' in meta and not (type(meta['tile']) is int and 1 <= meta['tile'] <= 4096): raise WeightsError(f"{path}: the side of the tiles is a number of pixels from 1 to 4096, not {meta['tile']!r}")
 
 def save_network(
     path: str | Path, # without suffix: PATH.safetensors and PATH.json are written
