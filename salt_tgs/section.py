@@ -294,7 +294,7 @@ def find_grid(
         far = int(np.maximum(*(np.abs(v - np.median(v)) / max(1., np.median(np.abs(v - np.median(v)))) for v in (inlines, crosslines))).argmax())
         raise ValueError(f'inlines {i0} to {i1} and crosslines {x0} to {x1} would be a rectangle of which {len(inlines)} traces fill {len(inlines) / ni / nx:.1%}; farthest from the others is trace {far}, at {inlines[far]}, {crosslines[far]}')
     number = np.full(ni * nx, -1, np.int32 if len(inlines) < 2**31 else np.int64)
-    at = (inlines - i0) // di * np.int64(nx) + (crosslines - x0) // dx
+    at = (inlines - np.int64(i0)) // di * nx + (crosslines - np.int64(x0)) // dx
     number[at] = np.arange(len(at), dtype=number.dtype)
     if len(lost := np.flatnonzero(number[at] != np.arange(len(at)))): raise ValueError(f'{len(lost)} traces lie where others lie, the first of them trace {lost[0]}, at inline {inlines[lost[0]]}, crossline {crosslines[lost[0]]}')
     return i0 + di * np.arange(ni), x0 + dx * np.arange(nx), number.reshape(ni, nx)
@@ -459,8 +459,8 @@ def predict_panel(
 def window_size(
     ensemble: Ensemble, # of networks with a manifest
 ) -> int: # pixels
-    "The side of a window: the frame of networks that pad, a tile's side for those that resize, the least of all."
-    return min(m.meta['size'] if m.meta['how'] == 'pad' else SIZE for m in ensemble.members)
+    "The side of a window: the frame of networks that pad, the side of their tiles for those that resize, the least of all."
+    return min(m.meta['size'] if m.meta['how'] == 'pad' else m.meta.get('tile', SIZE) for m in ensemble.members)
 
 # %% ../nbs/06_section.ipynb #a4642e3b
 PIECE = 1024  # traces of a line that are one chunk
@@ -592,10 +592,12 @@ def _claim_work(out: Path, work: Path, settings: dict, join: bool) -> bool: # fa
     taken = [p for p in (out, _about(out), work, *(_beside(out, w) for w in ('probs', 'uncertainty') if settings[w])) if p.exists()]
     if not join:
         if taken: raise DataError(f'{taken[0]}: already there; --resume goes on with unfinished work, otherwise name another file or remove it')
-    elif out.exists():
+    elif out.exists() and _about(out).exists():
         if wrong := _differing(_about(out), settings): raise DataError(f'{out}: already there, made with other settings ({", ".join(wrong)}); name another file or remove it')
-        shutil.rmtree(work, ignore_errors=True)
+        if (work/'settings.json').exists(): shutil.rmtree(work, ignore_errors=True)
         return False
+    elif not (work/'settings.json').exists():  # another part may just be beginning
+        if others := [p for p in taken if p != work or not work.is_dir() or any('settings.json' not in f.name for f in work.iterdir())]: raise DataError(f'{others[0]}: already there, and not of work that could be gone on with; name another file or remove it')
     work.mkdir(parents=True, exist_ok=True)
     if not (work/'settings.json').exists(): write_atomically(work/'settings.json', (json.dumps(settings, indent=1) + '\n').encode())
     if wrong := _differing(work/'settings.json', settings): raise DataError(f'{work}: begun with other settings ({", ".join(wrong)}); give the same ones, or remove the folder')
@@ -634,7 +636,7 @@ def predict_section(
     path, out, weights = Path(path).absolute(), Path(out).absolute(), None if weights is None else str(Path(weights).absolute())
     if part is not None and not 1 <= part[0] <= part[1]: raise ValueError(f'part {part[0]} of {part[1]}: parts are counted from 1')
     if workers < 1: raise ValueError(f'{workers} workers: at least one has to work')
-    if path.resolve() == out.resolve(): raise DataError(f'{out}: that is the survey itself; name another file for its mask')
+    if path.resolve() in [_beside(out, what).resolve() for what in ('mask', 'probs', 'uncertainty')]: raise DataError(f'{out}: its files would take the place of the survey itself, {path.name}; name another file for the mask')
     section = open_section(path, **how)
     if out.suffix.lower() != path.suffix.lower(): raise DataError(f'{out}: the answer is of the kind of its input, so its name ends with {path.suffix or "nothing"}')
     ensemble, work = Ensemble.load(weights), out.with_name(out.name + '.work')
