@@ -1029,7 +1029,10 @@ def export_section(
             for d in of_line.get(line, []): out[items.place(items.index(d.item))[1:]] = decisions.mask(d).T
             yield out
     draft = dest.with_name(f'.draft-{dest.name}')
-    if draft.is_dir(): shutil.rmtree(draft)
-    items.section.write(draft, planes())
-    os.replace(draft, dest)
+    remove = lambda: shutil.rmtree(draft) if draft.is_dir() else draft.unlink(missing_ok=True)
+    remove()
+    try:
+        items.section.write(draft, planes())
+        os.replace(draft, dest)
+    except BaseException: remove(); raise
     return dest
