@@ -120,10 +120,11 @@ def compare_onnx(
     model: Unet, # the network that it was made from
     tiles: np.ndarray, # shape (n, h, w), bytes 0 to 255
     exact: bool=False, # compute in 32 bits whatever is in 32 bits
-) -> dict[str, float]: # largest difference of a probability; share of the pixels on the other side of one half
+    threshold: float=.5, # probability above which a pixel is salt
+) -> dict[str, float]: # largest difference of a probability; share of the pixels on the other side of the threshold
     "How far an ONNX file is from its network, flip TTA included."
     p, q = (Ensemble([m]).predict(tiles) for m in (model, OnnxUnet(path, model.meta, exact=exact)))
-    return dict(largest=float(abs(p - q).max()), changed=float(((p > .5) != (q > .5)).mean()))
+    return dict(largest=float(abs(p - q).max()), changed=float(((p > threshold) != (q > threshold)).mean()))
 
 # %% ../nbs/10_speed.ipynb #ab700003
 def export_onnx(
@@ -150,7 +151,7 @@ def export_onnx(
         onnx.helper.set_model_props(graph, {k: str(v) for k, v in about.items()})
         onnx.checker.check_model(graph)
         done.write_bytes(graph.SerializeToString())
-        checked = compare_onnx(done, model, np.random.default_rng(0).integers(0, 256, (4, size - 3, size - 3), np.uint8) if tiles is None else tiles[:32], exact=tiles is None)
+        checked = compare_onnx(done, model, np.random.default_rng(0).integers(0, 256, (4, size - 3, size - 3), np.uint8) if tiles is None else tiles[:32], exact=tiles is None, threshold=threshold)
         if tiles is None and checked['largest'] > 1e-3 or checked['changed'] > most: raise WeightsError(f"{path}: not written; the exported network differs from its own: by {checked['largest']:.3f} in a probability, and in {checked['changed']:.2%} of the pixels' salt or not")
         write_atomically(Path(path), done.read_bytes())
     return checked
