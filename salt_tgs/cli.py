@@ -82,6 +82,7 @@ def evaluate_command(
     from salt_tgs.losses import score_se
     from salt_tgs.model import write_atomically
     from salt_tgs.submission import by_size, evaluate
+    if args.out and Path(args.out).exists(): raise FileExistsError(f'{args.out}: already there; choose another --out')
     ensemble = Ensemble.load(args.weights)
     tiles = load_data(args.path).train
     found = evaluate(ensemble, tiles, args.seen)
@@ -99,7 +100,8 @@ def compare_command(
     from salt_tgs.submission import compare_scores
     files = []
     for run in map(Path, args.runs):
-        found = sorted((run/'results'/'oof').glob('*.csv'))
+        own = run/'results'/'oof'/f'{run.resolve().name}.csv'
+        found = [own] if own.exists() else sorted(own.parent.glob('*.csv'))
         if len(found) != 1: raise ValueError(f'{run}: not the folder of a finished run: {len(found)} files with scores in results/oof, where one is wanted')
         files += found
     d = compare_scores(*files)
@@ -229,9 +231,11 @@ def export_command(
     args: argparse.Namespace, # out, weights, bits, data
 ) -> int: # exit code
     "`salt-tgs export`: networks as ONNX files."
+    import json
     from salt_tgs.data import find_data, load_data
     from salt_tgs.engine import export_onnx, use_onnx
     from salt_tgs.ensemble import Ensemble
+    from salt_tgs.model import write_atomically
     ensemble, tiles, by = Ensemble.load(args.weights, engine=False), None, ''
     if args.bits == 8:
         salt = load_data(find_data() if args.data is None else args.data)
@@ -239,11 +243,13 @@ def export_command(
         tiles = tiles[tiles.max((1, 2)) > 0][:256]
         by = f', calibrated and compared on {len(tiles)} ' + ('drawn tiles: name your own by --data' if salt.name == 'default' else 'tiles of the data')
     elif args.data is not None: raise ValueError('--data is what 8 bits are calibrated with; 32 bits need none')
+    own = args.weights is not None and Path(args.out).resolve() == Path(args.weights).resolve()
+    if own: write_atomically(Path(args.out)/'ensemble.json', (json.dumps({k: v for k, v in ensemble.about.items() if k != 'engine'}, indent=1) + '\n').encode())  # torch predicts until all files are there
     for name, member in zip(ensemble.about['members'], ensemble.members):
         path = Path(args.out)/f'{name}.onnx'
         checked = export_onnx(member, path, tiles, ensemble.threshold)
         print(f"{path}: {args.bits} bits{by}; compared with torch, {checked['changed']:.2%} of the pixels' salt or not has changed, no probability by more than {checked['largest']:.3f}")
-    if args.weights is not None and Path(args.out).resolve() == Path(args.weights).resolve():
+    if own:
         try: use_onnx(args.out); print(f'{args.out}: predicts by these files from now on, where OpenVINO is installed')
         except ImportError as e: print(f'{args.out}: not used yet: {e}', file=sys.stderr)
     return 0
@@ -342,7 +348,7 @@ def _count(text: str) -> int: # at least 1
 
 
 # %% ../nbs/08_cli.ipynb #94e5e701
-_PRESETS = ('quick', 'shipped', 'longer', 'taught', 'seed')  # `RECIPES`, without the seconds that importing them takes
+_PRESETS = ('quick', 'shipped', 'best', 'longer', 'taught', 'seed')  # `RECIPES`, without the seconds that importing them takes
 
 def _preset(text: str) -> str: # as it was given
     "A recipe's name or file, or wrong usage."
@@ -365,7 +371,7 @@ def parser() -> argparse.ArgumentParser: # of the whole command
     def recipe(p):
         p.add_argument('--data', metavar='PATH', help="a folder with Kaggle's files, zipped or not, or with PNG images/ and masks/; without it SALT_TGS_DATA, ./data, ../data or the built-in synthetic data set")
         p.add_argument('--out', metavar='DIR', default='salt-run', help='a new folder for the results (default: %(default)s)')
-        p.add_argument('--preset', type=_preset, metavar='NAME|FILE', default='quick', help='quick; shipped, of the network that comes with the package; longer and taught, which go on from a run of it; seed, of the solution that this project grew from; or a JSON file with a recipe of your own, such as the run.json of a run, changed (default: %(default)s)')
+        p.add_argument('--preset', type=_preset, metavar='NAME|FILE', default='quick', help='quick; shipped, of the network that comes with the package; best, a longer one whose frame grows to 192 px; longer and taught, which go on from a run of it; seed, of the solution that this project grew from; or a JSON file with a recipe of your own, such as the run.json of a run, changed (default: %(default)s)')
         p.add_argument('--start', metavar='DIR', nargs='+', help='the folder of an earlier run, whose networks this one goes on from; for the recipe taught they label the test tiles, too; of several runs the first is gone on from, and all label')
         p.add_argument('--folds', type=_folds, metavar='N', help="number of folds, instead of the recipe's")
         p.add_argument('--encoder', metavar='NAME', help="instead of the recipe's: tf_efficientnet_lite0, whose ImageNet weights are installed; tf_efficientnet_lite1 and 2 and resnet34, for which an error says how to get them; or another name that timm knows, with weights of your own or none")

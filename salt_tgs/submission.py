@@ -19,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -64,12 +65,13 @@ def write_submission(
     "Write a submission, checked before it takes its name."
     if missing := [i for i in sample_ids if i not in rles]: raise DataError(f'{path}: {len(missing)} masks are missing: no mask for {missing[0]}')
     if extra := sorted(set(rles) - set(sample_ids)): raise DataError(f'{path}: {extra[0]} and {len(extra) - 1} more: not in the sample')
-    path, draft = Path(path), Path(path).with_suffix('.unchecked')
+    path = Path(path)
     text = '\n'.join(['id,rle_mask', *(f'{i},{rles[i]}' for i in sample_ids)]) + '\n'
-    write_atomically(draft, text.encode())
-    problems = check_submission(draft, sample_ids, shape)
-    if problems: draft.unlink(); raise DataError(problems[0].replace(str(draft), str(path)))
-    draft.replace(path)
+    with tempfile.TemporaryDirectory() as tmp:
+        draft = Path(tmp)/'draft.csv'
+        draft.write_bytes(text.encode())
+        if problems := check_submission(draft, sample_ids, shape): raise DataError(problems[0].replace(str(draft), str(path)))
+    write_atomically(path, text.encode())
     return path
 
 # %% ../nbs/05_submission.ipynb #e03f8c92
@@ -142,10 +144,15 @@ def train_folds(
     return paths, pd.concat(history, ignore_index=True)
 
 # %% ../nbs/05_submission.ipynb #e5000a03
-def _folds_by_dask(folds: dict[int, tuple], workers: int, scheduler: str | None) -> tuple[dict[int, list[Path]], pd.DataFrame]:
-    "Each fold on a worker, of this machine or of a cluster; what `train_folds` gives."
+def _dask():
+    "Dask's part that knows workers."
     try: import distributed
     except ImportError: raise ImportError("folds side by side need Dask: pip install 'salt_tgs[dask]'") from None
+    return distributed
+
+def _folds_by_dask(folds: dict[int, tuple], workers: int, scheduler: str | None) -> tuple[dict[int, list[Path]], pd.DataFrame]:
+    "Each fold on a worker, of this machine or of a cluster; what `train_folds` gives."
+    distributed = _dask()
     workers = min(workers, len(folds))
     threads = None if scheduler else max(1, torch.get_num_threads() // workers)
     cluster = None if scheduler else distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50)
@@ -184,7 +191,7 @@ def _read_run(run: Path) -> tuple[dict, Recipe]: # run.json; the recipe in it
     try: before = json.loads((run/'run.json').read_text())
     except (OSError, ValueError): raise ValueError(f'{run}: not the folder of a run (no readable run.json)') from None
     try: return before, Recipe.read(before['recipe'])
-    except (KeyError, TypeError) as e: raise ValueError(f'{run}: its run.json is of another version ({e!r}); train that run again') from None
+    except (KeyError, TypeError, AttributeError) as e: raise ValueError(f'{run}: its run.json is of another version ({e!r}); train that run again') from None
 
 
 # %% ../nbs/05_submission.ipynb #758373f6
@@ -292,6 +299,14 @@ def result_row(
                 training_seconds=m['seconds'].get('training'), seconds=round(sum(m['seconds'].values()), 1), commit=m['commit'], seed=m['seed'], by_size=json.dumps({r['true mask']: [r['tiles'], round(r['score'], 4), round(r['se'], 4)] for r in m['by_size'] if r['tiles'] > 1}), settings=json.dumps(m['settings']))
 
 # %% ../nbs/05_submission.ipynb #f734a9a1
+def _read_rows(path: Path) -> list[dict[str, str]]: # one for each run; none if there is no such file
+    "The rows of a table of runs, or a `DataError` that names it."
+    if not path.exists(): return []
+    try: rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict('records')
+    except (ValueError, OSError) as e: raise DataError(f'{path}: cannot be read ({e}); move it away') from None
+    if rows and 'run' not in rows[0]: raise DataError(f'{path}: not a table of runs, as it has no column run; move it away')
+    return rows
+
 def write_results(
     folder: str | Path, # gets runs.csv and oof/NAME.csv; rows of other runs stay
     result: Result, # of a run
@@ -299,7 +314,7 @@ def write_results(
 ) -> Path: # the folder
     "Add a run to a folder of results."
     folder = Path(folder)
-    rows = pd.read_csv(folder/'runs.csv', dtype=str, keep_default_na=False).to_dict('records') if (folder/'runs.csv').exists() else []
+    rows = _read_rows(folder/'runs.csv')
     rows = [r for r in rows if r['run'] != name] + [result_row(result, name)]
     oof = pd.DataFrame(dict(id=result.data.train.ids, fold=result.folds, score=result.scores.round(1)))
     write_atomically(folder/'oof'/f'{name}.csv', oof.to_csv(index=False, lineterminator='\n').encode())
@@ -312,7 +327,7 @@ def compare_scores(
     b: str | Path, # another, to compare with
 ) -> dict: # tiles that both have scored, the mean gain of a over b on them, its standard error
     "The paired difference of two runs on the tiles that both have scored."
-    one, other = (pd.read_csv(p, index_col='id').score for p in (a, b))
+    one, other = (pd.read_csv(p, dtype=dict(id=str), keep_default_na=False).set_index('id').score.astype(float) for p in (a, b))
     gain = (one - other).dropna()
     return dict(tiles=len(gain), gain=gain.mean() if len(gain) else np.nan, se=score_se(gain.values) if len(gain) > 1 else np.nan)
 
@@ -366,14 +381,16 @@ def prepare_out(
     if out.is_dir() and any(out.iterdir()):
         if resume:
             try: before = json.loads(about.read_text())
-            except (OSError, ValueError): raise FileExistsError(f'{out}: holds files, but no run that could be resumed (no readable run.json); choose another --out, or say --overwrite') from None
+            except (OSError, ValueError): raise FileExistsError(f'{out}: holds files, but no run that could be resumed (no readable run.json); choose another --out' + ', or say --overwrite' * about.exists()) from None
             now = json.loads(json.dumps(settings))
             if 'recipe' in now and _read_run(out)[1] == Recipe.read(now['recipe']): before['recipe'] = now['recipe']  # written by an older version
             if wrong := [k for k in now if before.get(k) != now[k]]: raise ValueError(f'{out}: the run there has another {dict(start_run="run to start from (--start) or other test tiles").get(wrong[0], wrong[0])}' + (f' ({before["recipe"]["name"]}, {before["recipe"]["folds"]} folds)' if wrong[0] == 'recipe' else '') + '; give the same flags and data, or choose another --out')
             return out
+        if not about.exists(): raise FileExistsError(f'{out}: holds files, but no run (no run.json); choose another --out')
         if not overwrite: raise FileExistsError(f'{out}: holds files already; choose another --out, or say --resume to go on with that run or --overwrite to replace it')
-        for name in ('networks', 'ensemble', *(('results',) if about.exists() else ())):  # where no run was, results are somebody else's
-            if (out/name).exists(): shutil.rmtree(out/name)
+        for name in ('networks', 'ensemble', 'results'):
+            if (out/name).is_symlink(): (out/name).unlink()
+            elif (out/name).exists(): shutil.rmtree(out/name)
         for name in ('submission.csv', 'metrics.json', 'report.html', 'history.csv'): (out/name).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(about, json.dumps(settings, indent=1).encode())
@@ -469,6 +486,8 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start, test=
     folds = make_folds(salt.train, recipe)
     device = default_device()
     digest = salt.train.sha256()
+    if only is not None and not len(only): raise ValueError('no fold is to be trained; name at least one')
+    if scheduler or workers > 1: _dask()
     if wrong := sorted(set(only or []) - set(folds.tolist())): raise ValueError(f'there is no fold {wrong[0]}: this recipe has the folds 0 to {folds.max()}')
     _check(recipe, salt, start, out)
     before = {}
@@ -480,6 +499,7 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start, test=
         before = dict(start_run=teacher.key)
         teach = teacher if recipe.taught else lambda k: (teacher.start(k), None)
     out = Path(out) if rank_distrib() else prepare_out(out, dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=digest, split=_split(folds)) | before, overwrite, resume, _room(recipe, _bytes(model), recipe.folds if only is None else len(only)))
+    _read_rows(out/'results'/'runs.csv')  # what stands there must be a table of runs, or the new row could not be added
     clock('loading')
     train_folds(salt.train, folds, recipe, out/'networks', weights, seed, only, resume, teach, workers, scheduler, data=digest, **before)
     clock('training')
@@ -705,6 +725,7 @@ def train_reviewed(
     if weights is not None and Path(weights).resolve().is_relative_to(Path(out).resolve()): raise ValueError(f'{out}: the network to go on from is there; choose another --out')
     net = ensemble.members[0]
     if len(tiles) < 2 * folds: raise ValueError(f'{len(tiles)} reviewed tiles are too few for {folds} folds; review at least {2 * folds}')
+    if known is not None and known.images.shape[1:] != tiles.images.shape[1:]: raise ValueError('the further tiles have {} x {} pixels, the reviewed ones {} x {}; they must be alike'.format(*known.images.shape[1:], *tiles.images.shape[1:]))
     recipe = Recipe('reviewed', (Stage(net.meta['size'], 'symmetric_lovasz', epochs, lr),), net.encoder.name, tuple(b.bn.num_features for b in net.decoder), type(net.decoder[0]).__name__, type(net.head).__name__, how=net.meta['how'],
                     goes_on=True, taught=0. if known is None else .5, lr_div=(3, 3, 1), folds=folds, snapshots=min(3, epochs), average=True)
     before = tile_scores(Ensemble([net], ensemble.threshold).masks(tiles.images), tiles.masks)

@@ -55,7 +55,7 @@ class TileLoader(DataLoader):
         n_more: int=0, # how many of those are in each batch of bs
     ):
         device = device or default_device()
-        if n_more and more is None: raise ValueError(f'a batch is to hold {n_more} further tiles, but none are given')
+        if n_more and not (more is not None and len(more)): raise ValueError(f'a batch is to hold {n_more} further tiles, but none are given')
         if more is not None and more.images.shape[1:] != tiles.images.shape[1:]: raise ValueError(f'further tiles of {more.images.shape[1:]} pixels do not fit into a batch with tiles of {tiles.images.shape[1:]}')
         if not 0 <= n_more < bs: raise ValueError(f'a batch of {bs} tiles cannot hold {n_more} further ones beside its own')
         parts = [tiles] if more is None else [tiles, more]
@@ -363,6 +363,12 @@ def check_recipe(
     "Refuse a recipe with a name that no table has, or that contradicts itself."
     if not isinstance(recipe, Recipe): raise ValueError(f'a recipe is one of RECIPES or `replace` of one, not {recipe!r}')
     if not (type(recipe.stages) is tuple and recipe.stages): raise ValueError(f'recipe {recipe.name}: its stages are a tuple, (Stage(...),), not {recipe.stages!r}')
+    for i, s in enumerate(recipe.stages, 1):
+        for what, least in dict(size=1, epochs=1, bs=2, frozen=0, cycles=1).items():
+            if type(value := getattr(s, what)) is not int or value < least: raise ValueError(f'recipe {recipe.name}: {what} of stage {i} is a whole number of at least {least}, not {value!r}')
+        for what in ('lr', 'wd'):
+            if type(value := getattr(s, what)) not in (int, float) or not 0 <= value < 10: raise ValueError(f'recipe {recipe.name}: {what} of stage {i} is a number from 0 to below 10, not {value!r}')
+    if type(recipe.folds) is not int or recipe.folds < 2: raise ValueError(f'recipe {recipe.name}: folds is a whole number of at least 2, not {recipe.folds!r}')
     for what, value, known in (('how', recipe.how, ('pad', 'resize')), ('split', recipe.split, ('coverage', 'depth'))):
         if value not in known: raise ValueError(f'recipe {recipe.name}: {what} is one of {", ".join(known)}, not {value!r}')
     last = recipe.stages[-1].epochs * recipe.stages[-1].cycles
@@ -633,6 +639,7 @@ def train_fold(
     path, log = folder/f'fold{fold}.checkpoint', folder/f'fold{fold}.json'
     if bool(recipe.taught) != (pseudo is not None): raise ValueError(f'recipe {recipe.name}: ' + ('its batches want tiles that a teacher has labelled' if recipe.taught else 'it has no use for tiles that a teacher has labelled'))
     train = train[train.images.max((1, 2)) > 0]
+    if not len(train): raise ValueError(f'fold {fold}: no tile is left to learn from; all are black')
     about = json.dumps(dict(recipe=asdict(recipe), fold=fold, seed=seed, weights=str(weights), data=train.sha256()) | ({} if start is None else dict(start=_fingerprint(start))) | ({} if pseudo is None else dict(pseudo=pseudo.sha256())))
     if not resume and not rank_distrib(): log.unlink(missing_ok=True); path.unlink(missing_ok=True)
     _wait()
@@ -653,7 +660,7 @@ def train_fold(
     if valid is not None and (leak := before & set(valid.keys())): raise ValueError(f'{weights}: has met {len(leak)} of the tiles that fold {fold} holds out; start from a network of the same fold, or from ImageNet weights')
     if start is not None: before |= set(_keys(start.meta))
     if before: met['before'] = sorted(before.difference(*met.values()))
-    meta = meta | dict(how=recipe.how, recipe=recipe.name, fold=fold, seed=seed, stages=[asdict(s) for s in recipe.stages], commit=commit()) | {k: ''.join(v) for k, v in met.items() if len(v)}
+    meta = meta | dict(how=recipe.how, tile=max(train.images.shape[1:]), recipe=recipe.name, fold=fold, seed=seed, stages=[asdict(s) for s in recipe.stages], commit=commit()) | {k: ''.join(v) for k, v in met.items() if len(v)}
     for i, stage in enumerate(recipe.stages):
         for cycle in range(stage.cycles):
             at = dict(fold=fold, stage=i, cycle=cycle)
