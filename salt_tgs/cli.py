@@ -231,11 +231,11 @@ def export_command(
     args: argparse.Namespace, # out, weights, bits, data
 ) -> int: # exit code
     "`salt-tgs export`: networks as ONNX files."
-    import json
+    import tempfile
     from salt_tgs.data import find_data, load_data
     from salt_tgs.engine import export_onnx, use_onnx
     from salt_tgs.ensemble import Ensemble
-    from salt_tgs.model import write_atomically
+    from salt_tgs.model import WeightsError, write_atomically
     ensemble, tiles, by = Ensemble.load(args.weights, engine=False), None, ''
     if args.bits == 8:
         salt = load_data(find_data() if args.data is None else args.data)
@@ -243,13 +243,14 @@ def export_command(
         tiles = tiles[tiles.max((1, 2)) > 0][:256]
         by = f', calibrated and compared on {len(tiles)} ' + ('drawn tiles: name your own by --data' if salt.name == 'default' else 'tiles of the data')
     elif args.data is not None: raise ValueError('--data is what 8 bits are calibrated with; 32 bits need none')
-    own = args.weights is not None and Path(args.out).resolve() == Path(args.weights).resolve()
-    if own: write_atomically(Path(args.out)/'ensemble.json', (json.dumps({k: v for k, v in ensemble.about.items() if k != 'engine'}, indent=1) + '\n').encode())  # torch predicts until all files are there
-    for name, member in zip(ensemble.about['members'], ensemble.members):
-        path = Path(args.out)/f'{name}.onnx'
-        checked = export_onnx(member, path, tiles, ensemble.threshold)
-        print(f"{path}: {args.bits} bits{by}; compared with torch, {checked['changed']:.2%} of the pixels' salt or not has changed, no probability by more than {checked['largest']:.3f}")
-    if own:
+    names = ensemble.about['members']
+    with tempfile.TemporaryDirectory() as tmp:  # no file is replaced before all are made
+        for name, member in zip(names, ensemble.members):
+            try: checked = export_onnx(member, Path(tmp)/f'{name}.onnx', tiles, ensemble.threshold)
+            except WeightsError as e: raise WeightsError(str(e).replace(tmp, str(args.out))) from None
+            print(f"{Path(args.out)/name}.onnx: {args.bits} bits{by}; compared with torch, {checked['changed']:.2%} of the pixels' salt or not has changed, no probability by more than {checked['largest']:.3f}")
+        for name in names: write_atomically(Path(args.out)/f'{name}.onnx', (Path(tmp)/f'{name}.onnx').read_bytes())
+    if args.weights is not None and Path(args.out).resolve() == Path(args.weights).resolve():
         try: use_onnx(args.out); print(f'{args.out}: predicts by these files from now on, where OpenVINO is installed')
         except ImportError as e: print(f'{args.out}: not used yet: {e}', file=sys.stderr)
     return 0
