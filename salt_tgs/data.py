@@ -14,7 +14,6 @@ import hashlib
 import io
 import os
 import re
-import shutil
 import stat
 import tempfile
 import zipfile
@@ -37,7 +36,7 @@ def rle_encode_batch(
 ) -> list[str]: # one string a mask: `start length` pairs, column-major, from 1; empty for an empty mask
     "Run lengths of a stack of masks."
     (n, h, w), out = masks.shape, []
-    for chunk in np.array_split(masks, max(1, n // 1000)):
+    for chunk in np.array_split(masks, max(1, -(-n // 1000))):
         flat = np.zeros((len(chunk), h * w + 2), dtype=bool)
         flat[:, 1:-1] = chunk.transpose(0, 2, 1).reshape(-1, h * w)
         tile, edge = np.nonzero(flat[:, 1:] != flat[:, :-1])
@@ -119,6 +118,7 @@ class Files:
             names = [f'{sub}/{p.name}' if sub else p.name for p in (self.path/sub).iterdir()]
         names = [n for n in names if not (base := n.rsplit('/', 1)[-1]).startswith('.') and base not in ('Thumbs.db', 'desktop.ini', '__MACOSX')]
         self.names = {n[:-4].removeprefix(f'{sub}/' * bool(sub)): n for n in names if n.lower().endswith('.png')}
+        if twice := [i for i, times in Counter(n[:-4] for n in names if n.lower().endswith('.png')).items() if times > 1]: raise DataError(f'{self.path}: {twice[0]!r} is there twice, as .png and .PNG; remove one of them')
         self.extra = sorted(set(names) - set(self.names.values()))
 
     def where(self,
@@ -252,7 +252,7 @@ class Tiles:
         return [hashlib.sha256(i.tobytes()).hexdigest()[:8] for i in self.images]
 
     def sha256(self) -> str: # 64 hexadecimal digits
-        "One hash of all ids, images and masks: other data, another hash."
+        "One hash of all ids, images and masks (depths only deal the folds)."
         h = hashlib.sha256('\n'.join(self.ids).encode() + self.images.tobytes())
         if self.masks is not None: h.update(np.packbits(self.masks).tobytes())
         return h.hexdigest()
@@ -287,6 +287,8 @@ def _write_table(path: Path, header: str, rows: dict):
     path.write_text('\n'.join([header, *(f'{k},{v}' for k, v in rows.items())]) + '\n', encoding='utf-8', newline='\n')
 
 # %% ../nbs/00_data.ipynb #c1a50299
+_ABOUT = 'ABOUT.txt'  # marks data that are not Kaggle's
+
 def write_data(
     path: str | Path, # the folder to make; there is none yet, or an empty one
     train: Tiles, # with masks
@@ -357,8 +359,6 @@ def _read_pairs(root: Path) -> tuple['SaltData | None', list[str]]: # as far as 
     return SaltData(Tiles(ids, x, np.zeros(len(ids)), y), Tiles([], x[:0], np.zeros(0)), []), problems
 
 # %% ../nbs/00_data.ipynb #17130b40
-_ABOUT = 'ABOUT.txt'  # marks data that are not Kaggle's
-
 def _read(root: Path) -> tuple[SaltData | None, list[str]]: # the data as far as they can be used, and what is wrong with them
     "Everything in a folder of Kaggle's files."
     if not root.is_dir(): return None, [f'{root}: no such folder']
@@ -686,9 +686,9 @@ def show_tiles(
     fig, axes = plt.subplots(rows, cols, figsize=(1.5 * cols, 1.7 * rows), squeeze=False, layout='constrained')
     for ax in axes.flat: ax.axis('off')
     for i, ax in zip(range(len(images)), axes.flat):
-        _outline(ax, images[i], None if masks is None else masks[i], '' if titles is None else titles[i])
-        if other is not None: _outline(ax, images[i], other[i], '' if titles is None else titles[i], 'deepskyblue')
-        if other is not None and masks is not None and masks[i].any(): _outline(ax, images[i], masks[i], ax.get_title())
+        title = '' if titles is None else titles[i]
+        if other is not None: _outline(ax, images[i], other[i], title, 'deepskyblue')
+        _outline(ax, images[i], None if masks is None else masks[i], title)
     plt.close(fig)
     return fig
 

@@ -23,7 +23,7 @@ from .model import Unet, WeightsError, _read_bytes, _read_manifest, frame, out_o
 
 
 # %% ../nbs/10_speed.ipynb #ab000009
-def _missing(e: ImportError) -> ImportError: return ImportError(f'{e.name} is not installed, and ONNX files need it: pip install ' + ('openvino' if e.name == 'openvino' else 'onnx onnxruntime onnxscript'))
+def _missing(e: ImportError) -> ImportError: return ImportError(f"{e.name} is not installed, and ONNX files need it: pip install 'salt_tgs[{'engine' if e.name == 'openvino' else 'onnx'}]'")
 
 def _trace(model: Unet, path: Path):
     "Write the graph of a network in 32 bits."
@@ -132,7 +132,7 @@ def export_onnx(
     path: str | Path, # of the file
     tiles: np.ndarray | None=None, # shape (n, h, w), bytes 0 to 255: calibrate eight bits with these; none: 32 bits
     threshold: float=.5, # probability above which a pixel is salt
-    most: float=.02, # share of the pixels that eight bits may change
+    most: float=.02, # share of the pixels that may change sides, 0 to 1
 ) -> dict[str, float]: # as `compare_onnx` gives it
     "Write a network as an ONNX file that says how to use it, and check it against the network."
     try: import onnx
@@ -152,7 +152,7 @@ def export_onnx(
         onnx.checker.check_model(graph)
         done.write_bytes(graph.SerializeToString())
         checked = compare_onnx(done, model, np.random.default_rng(0).integers(0, 256, (4, size - 3, size - 3), np.uint8) if tiles is None else tiles[:32], exact=tiles is None, threshold=threshold)
-        if tiles is None and checked['largest'] > 1e-3 or checked['changed'] > most: raise WeightsError(f"{path}: not written; the exported network differs from its own: by {checked['largest']:.3f} in a probability, and in {checked['changed']:.2%} of the pixels' salt or not")
+        if tiles is None and checked['largest'] > 1e-3 or checked['changed'] > most: raise WeightsError(f"{path}: not written; the exported network differs from the network in torch by {checked['largest']:.3f} in a probability, and {checked['changed']:.2%} of the pixels change sides")
         write_atomically(Path(path), done.read_bytes())
     return checked
 

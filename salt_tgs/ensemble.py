@@ -4,23 +4,25 @@
 
 # %% auto #0
 __all__ = ['THRESHOLDS', 'flip_views', 'flip_tta', 'average_weights', 'to_masks', 'Ensemble', 'out_of_fold', 'threshold_scores',
-           'best_threshold', 'cross_fit_threshold', 'decided']
+           'best_threshold', 'cross_fit_threshold', 'decided', 'dask_client']
 
 # %% ../nbs/04_ensemble.ipynb #fe366be0
 import importlib.resources
 import json
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from .losses import tile_scores
-from .model import Unet, WeightsError, frame, load_network, out_of_memory, save_network, unframe, write_atomically
+from .model import Unet, WeightsError, _keys, _sha256, frame, load_network, out_of_memory, save_network, unframe, write_atomically
 
 # %% ../nbs/04_ensemble.ipynb #2286ecb5
 def flip_views(
@@ -41,9 +43,8 @@ def flip_tta(
 # %% ../nbs/04_ensemble.ipynb #43523650
 def average_weights(
     paths: Iterable[Path], # networks of one architecture, from one training
-) -> Unet: # ready to predict, with the manifest of the last
+) -> Unet: # ready to predict, with the manifest of the last and, of several, a hash of its own
     "One network whose weights are the mean of several."
-    from salt_tgs.training import _keys  # here, because who only predicts needs no training
     nets = [load_network(p) for p in paths]
     if not nets: raise ValueError('there is no network to average')
     states = [n.state_dict() for n in nets]
@@ -53,6 +54,7 @@ def average_weights(
     nets[-1].load_state_dict(mean)
     last = nets[-1].meta
     if others := set().union(*(_keys(n.meta) for n in nets)) - set(_keys(last)): last['before'] = last.get('before', '') + ''.join(sorted(others))  # tiles that only the others have met
+    if len(nets) > 1: last['sha256'] = _sha256(save(nets[-1].state_dict()))
     nets[-1].meta['averaged_epochs'] = [n.meta.get('epoch') for n in nets]
     return nets[-1]
 
@@ -82,7 +84,7 @@ class Ensemble:
         self.about = {}
         self.members, self.threshold, self.device = [m.eval().to(device, memory_format=torch.channels_last) for m in members], float(threshold), device
         if not self.members: raise ValueError('an ensemble needs at least one network')
-        if any(not {'size', 'how'} <= m.meta.keys() for m in self.members): raise ValueError('a member does not say at which size it was trained; members come from `load_network`')
+        if any(not {'size', 'how'} <= m.meta.keys() for m in self.members): raise ValueError('a member does not say in which frame it was trained; save it by `save_network` with size and how')
 
     def predict(self,
         tiles: np.ndarray, # shape (n, h, w), bytes 0 to 255
@@ -249,3 +251,22 @@ def decided(
     array([1. , 0.5])
     """
     return ((probs < low) | (probs > high)).mean((1, 2))
+
+# %% ../nbs/04_ensemble.ipynb #da5c0003
+@contextmanager
+def dask_client(
+    workers: int=1, # processes of this machine, one thread each
+    scheduler: str | None=None, # the address of a Dask scheduler, whose workers are taken instead
+) -> Iterator[Any]: # a `distributed.Client`
+    "A connection to workers, closed afterwards."
+    try: import distributed
+    except ImportError: raise ImportError("work in several processes needs Dask: pip install 'salt_tgs[dask]'") from None
+    cluster = None if scheduler else distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50)
+    try:
+        try: client = distributed.Client(scheduler or cluster, set_as_default=False, timeout='10s')
+        except (OSError, ValueError) as e: raise ConnectionError(f'no Dask scheduler answers at {scheduler} ({e or type(e).__name__}); start one by `dask scheduler`, which prints its address') from None
+        with client:
+            try: yield client
+            except distributed.KilledWorker: raise RuntimeError('one piece of work ended several workers, one after the other, most likely for want of memory; take fewer workers, then go on with --resume') from None
+    finally:
+        if cluster is not None: cluster.close()

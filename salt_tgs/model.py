@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BLOCKS', 'HEADS', 'frame', 'unframe', 'WeightsError', 'read_encoder_weights', 'Encoder', 'create_encoder', 'SCSE',
            'UnetBlock', 'ConvUnetBlock', 'UpHead', 'MixHead', 'HypercolumnHead', 'Unet', 'DynamicUnet34', 'summary',
-           'write_atomically', 'save_network', 'load_network', 'out_of_memory']
+           'write_atomically', 'check_room', 'save_network', 'load_network', 'out_of_memory']
 
 # %% ../nbs/01_model.ipynb #d156fdea
 import difflib
@@ -15,6 +15,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,7 @@ class Encoder(nn.Module):
     def __init__(self,
         name: str='resnet34', # as timm knows it
         weights: str | Path | None=None, # 'imagenet', a file, or none for random; the internet is never asked
-        drop_path: float=0., # most that a tile may skip a residual block in training; shallower ones less
+        drop_path: float=0., # the chance, 0 to 1, that in training a tile skips the deepest residual block; shallower ones less
     ):
         import timm
         super().__init__()
@@ -214,7 +215,7 @@ class Encoder(nn.Module):
 def create_encoder(
     name: str='resnet34', # as timm knows it
     weights: str | Path | None=None, # 'imagenet', a file, or none for random
-    drop_path: float=0., # most that a tile may skip a residual block in training; shallower ones less
+    drop_path: float=0., # the chance, 0 to 1, that in training a tile skips the deepest residual block; shallower ones less
 ) -> Encoder: # with the attributes name, channels, started_from
     """An encoder by name.
 
@@ -390,7 +391,7 @@ class DynamicUnet34(Unet):
 def summary(
     model: Unet, # not changed
     size: int=128, # side of the picture, pixels
-) -> Any: # a pandas data frame, columns shape, parameters, multiply-adds; one row a part, and their sum
+) -> Any: # a pandas data frame, columns shape, parameters, multiply_adds; one row a part, and their sum
     "What each part of a network gives, weighs and costs."
     import pandas as pd
     from torch.utils.flop_counter import FlopCounterMode
@@ -429,6 +430,15 @@ def write_atomically(
         if isinstance(e, OSError) and e.errno in _NO_ROOM: raise OSError(f'{path}: no room for its {len(data)} bytes ({e.strerror}); a file of this name that was there is untouched: make room, and try again') from None
         raise
     return path
+
+# %% ../nbs/01_model.ipynb #f3ed5703
+def check_room(
+    path: str | Path, # of a file or folder that will be written; it need not be there yet
+    need: int, # bytes
+):
+    "An `OSError` unless there is room on the disk."
+    nearest = next(p for p in (Path(path).absolute(), *Path(path).absolute().parents) if p.exists())
+    if (free := shutil.disk_usage(nearest).free) < need: raise OSError(f'{path}: {need / 1e6:.0f} MB are needed there and {free / 1e6:.0f} MB are free; make room, or choose another --out')
 
 # %% ../nbs/01_model.ipynb #883fb222
 def _check_frame(meta: dict, path: str):
@@ -485,6 +495,11 @@ def load_network(
     model.load_state_dict(state, assign=True)
     model.encoder.started_from, model.meta = meta.get('started_from'), meta
     return model.eval()
+
+# %% ../nbs/01_model.ipynb #a5660002
+def _keys(meta: dict) -> list[str]:
+    "The tiles that a network has met by its manifest, eight digits each: its own, a teacher's, and those of the network that it went on from."
+    return [text[i:i + 8] for text in (meta.get(part, '') for part in ('seen', 'pseudo', 'before')) for i in range(0, len(text), 8)]
 
 # %% ../nbs/01_model.ipynb #0e0e0002
 def out_of_memory(

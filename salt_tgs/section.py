@@ -27,8 +27,8 @@ import numpy as np
 import torch
 
 from .data import SIZE, DataError, _beds, _png, _wave, read_image
-from .ensemble import Ensemble
-from .model import write_atomically
+from .ensemble import Ensemble, dask_client
+from .model import check_room, write_atomically
 
 # %% ../nbs/06_section.ipynb #dd7a059f
 class _Waves:
@@ -264,7 +264,7 @@ def segy_layout(
     if kind not in _FORMATS and kind % 256 == 0 and kind // 256 in _FORMATS: raise DataError(f'{path}: a SEG-Y file with its bytes in the other order (little-endian), which is not read; have it written big-endian, as the standard wants')
     if kind not in _FORMATS: raise DataError(f'{path}: not a PNG, NumPy (.npy) or SEG-Y file, or a SEG-Y file with samples of the unknown format {kind}; known are {", ".join(f"{k} ({n})" for k, (n, _) in _FORMATS.items())}')
     if extra < 0: raise DataError(f'{path}: an unknown number of text headers; have the file written with none but the first')
-    if extra: 
+    if extra:
         with open(path, 'rb') as f: f.seek(3600 + 3200 * extra); raw = raw[:3600] + f.read(240).ljust(240, b'\0')
     samples, first = at(3221), at(3715)
     if not samples: raise DataError(f'{path}: its header does not say how many samples a trace has' + (f', though its first trace says {first}' if first else '') + '; write the number to bytes 3221 and 3222')
@@ -528,7 +528,7 @@ def _chunk(work: Path, along: str, i: int, what: str, shape: tuple[int, int]) ->
     path = _file(work, along, i)
     try:
         with np.load(path, allow_pickle=False) as f: a = f[what]
-    except (OSError, ValueError, KeyError, EOFError) as e: raise DataError(f'{path}: damaged ({e!r}); remove it and go on with --resume') from None
+    except Exception as e: raise DataError(f'{path}: damaged ({e!r}); remove it and go on with --resume') from None
     return np.unpackbits(a, count=math.prod(shape)).reshape(shape) if what == 'mask' else a.astype(np.float32)
 
 # %% ../nbs/06_section.ipynb #e79333f0
@@ -581,6 +581,13 @@ def _settings(section: Section, ensemble: Ensemble, overlap: float, tta: bool, p
     return json.loads(json.dumps(dict(version=__version__, input=_hash(section.path), kind=section.kind, shape=section.shape, traces=int(section.live.sum()), scale=scale, overlap=float(overlap), tta=tta, probs=probs, uncertainty=uncertainty,
                                       crosslines=crosslines, threshold=ensemble.threshold, window=window_size(ensemble), **_members(ensemble))))
 
+def _room(section: Section, settings: dict) -> int: # bytes
+    "What the answer takes on the disk, and its chunks before they are put together."
+    samples, maps = math.prod(section.shape), 1 + settings['uncertainty']
+    copy = section.path.stat().st_size if section.path.is_file() else samples * section.dtype.itemsize
+    chunks = samples * 2 * (settings['probs'] + settings['uncertainty']) if not settings['crosslines'] else samples * (2 * 2 + 4) * maps
+    return copy * (maps + settings['probs']) + chunks + samples // 8
+
 def _differing(path: Path, settings: dict) -> list[str]:
     "Which settings are others than those in a file."
     try: old = json.loads(path.read_text())
@@ -591,7 +598,7 @@ def _claim_work(out: Path, work: Path, settings: dict, join: bool) -> bool: # fa
     "Make the folder of chunks, or join it."
     taken = [p for p in (out, _about(out), work, *(_beside(out, w) for w in ('probs', 'uncertainty') if settings[w])) if p.exists()]
     if not join:
-        if taken: raise DataError(f'{taken[0]}: already there; --resume goes on with unfinished work, otherwise name another file or remove it')
+        if taken: raise DataError(f'{out.parent}: {", ".join(p.name for p in taken)} already there; --resume goes on with unfinished work, otherwise name another file, or remove what is there')
     elif out.exists() and _about(out).exists():
         if wrong := _differing(_about(out), settings): raise DataError(f'{out}: already there, made with other settings ({", ".join(wrong)}); name another file or remove it')
         if (work/'settings.json').exists(): shutil.rmtree(work, ignore_errors=True)
@@ -637,13 +644,14 @@ def predict_section(
     if part is not None and not 1 <= part[0] <= part[1]: raise ValueError(f'part {part[0]} of {part[1]}: parts are counted from 1')
     if workers < 1: raise ValueError(f'{workers} workers: at least one has to work')
     if path.resolve() in [_beside(out, what).resolve() for what in ('mask', 'probs', 'uncertainty')]: raise DataError(f'{out}: its files would take the place of the survey itself, {path.name}; name another file for the mask')
-    section = open_section(path, **how)
     if out.suffix.lower() != path.suffix.lower(): raise DataError(f'{out}: the answer is of the kind of its input, so its name ends with {path.suffix or "nothing"}')
+    section = open_section(path, **how)
     ensemble, work = Ensemble.load(weights), out.with_name(out.name + '.work')
     if threshold is not None: ensemble.threshold = float(threshold)
-    if scheduler:
-        with _client(scheduler): pass  # before anything is written
+    if scheduler or workers > 1:
+        with dask_client(0, scheduler): pass  # nobody works yet, but Dask is there, and the address answers
     settings = _settings(section, ensemble, overlap, tta, probs, uncertainty, crosslines, amplitude_scale(section))
+    if not (work.exists() or out.exists()): check_room(out, _room(section, settings))
     if not _claim_work(out, work, settings, resume or part is not None): return out
     chunks = _chunks(section, crosslines)
     todo = [c for c in (chunks[part[0] - 1::part[1]] if part else chunks) if not _file(work, *c).exists()]
@@ -660,23 +668,9 @@ def predict_section(
     return out
 
 # %% ../nbs/06_section.ipynb #639eaca9
-def _client(scheduler: Any):
-    "A connection to a Dask scheduler, or an error that names it."
-    distributed = _module('distributed', 'dask')
-    try: return distributed.Client(scheduler, set_as_default=False, timeout='10s')
-    except (OSError, ValueError) as e: raise ConnectionError(f'no Dask scheduler answers at {scheduler} ({e or type(e).__name__}); start one by `dask scheduler`, which prints its address') from None
-
 def _by_dask(section: Section, weights: str | None, settings: dict, work: Path, chunks: list[tuple[str, int]], workers: int, scheduler: str | None, done: Callable) -> None:
     "Chunks in other processes, of this machine or of a cluster."
-    distributed = _module('distributed', 'dask')
-    cluster = None if scheduler else distributed.LocalCluster(n_workers=min(workers, len(chunks)), threads_per_worker=1, dashboard_address=None, silence_logs=50)
-    try:
-        with _client(scheduler or cluster) as client:
-            shared = client.scatter(section, broadcast=True)
-            futures = [client.submit(_on_worker, shared, weights, settings, str(work), *c, key=f'{work}-{c[0]}{c[1]}', pure=False) for c in chunks]
-            for future in distributed.as_completed(futures, loop=client.loop):
-                try: future.result()
-                except distributed.KilledWorker: raise RuntimeError('a chunk ended several workers, one after the other, most likely for want of memory; take fewer workers, then go on with --resume') from None
-                done()
-    finally:
-        if cluster is not None: cluster.close()
+    with dask_client(min(workers, len(chunks)), scheduler) as client:
+        shared = client.scatter(section, broadcast=True)
+        futures = [client.submit(_on_worker, shared, weights, settings, str(work), *c, key=f'{work}-{c[0]}{c[1]}', pure=False) for c in chunks]
+        for future in _module('distributed', 'dask').as_completed(futures, loop=client.loop): future.result(); done()

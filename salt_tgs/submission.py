@@ -34,10 +34,10 @@ from fastai.basics import default_device, rank_distrib
 from tqdm.auto import tqdm
 
 from .data import DataError, SaltData, TileFiles, Tiles, coverage_folds, depth_folds, find_data, load_data, read_table, rle_decode, rle_encode_batch, show_tiles
-from .ensemble import THRESHOLDS, Ensemble, average_weights, best_threshold, cross_fit_threshold, decided, out_of_fold, threshold_scores, to_masks
+from .ensemble import THRESHOLDS, Ensemble, average_weights, best_threshold, cross_fit_threshold, dask_client, decided, out_of_fold, threshold_scores, to_masks
 from .losses import score_se, tile_scores
-from .model import Unet, load_network, write_atomically
-from .training import RECIPES, Recipe, Stage, _fingerprint, _go_on, _keys, _take_gpu, build_model, check_recipe, total_tiles, train_fold
+from .model import Unet, _keys, check_room, load_network, write_atomically
+from .training import RECIPES, Recipe, Stage, _fingerprint, _go_on, _take_gpu, build_model, check_recipe, total_tiles, train_fold
 
 # %% ../nbs/05_submission.ipynb #e874662e
 def check_submission(
@@ -63,8 +63,8 @@ def write_submission(
     shape: tuple[int, int]=(101, 101), # height and width of a tile, pixels
 ) -> Path: # the file
     "Write a submission, checked before it takes its name."
-    if missing := [i for i in sample_ids if i not in rles]: raise DataError(f'{path}: {len(missing)} masks are missing: no mask for {missing[0]}')
-    if extra := sorted(set(rles) - set(sample_ids)): raise DataError(f'{path}: {extra[0]} and {len(extra) - 1} more: not in the sample')
+    if missing := [i for i in sample_ids if i not in rles]: raise DataError(f'{path}: no mask for {missing[0]}' + f' and {len(missing) - 1} more' * (len(missing) > 1))
+    if extra := sorted(set(rles) - set(sample_ids)): raise DataError(f'{path}: {extra[0]}' + f' and {len(extra) - 1} more' * (len(extra) > 1) + ': not in the sample')
     path = Path(path)
     text = '\n'.join(['id,rle_mask', *(f'{i},{rles[i]}' for i in sample_ids)]) + '\n'
     with tempfile.TemporaryDirectory() as tmp:
@@ -87,7 +87,7 @@ def submit(
     if problems := check_submission(path, sample_ids, shape): raise DataError(problems[0] + (f' (and {len(problems) - 1} more problems)' if len(problems) > 1 else ''))
     beside = Path(sys.executable).with_name('kaggle')
     client = str(beside) if beside.exists() else shutil.which('kaggle')
-    if client is None: raise FileNotFoundError("Kaggle's client is not installed: pip install kaggle")
+    if client is None: raise FileNotFoundError("Kaggle's client is not installed: pip install 'salt_tgs[kaggle]'")
     p = subprocess.run([client, 'competitions', 'submit', '-c', 'tgs-salt-identification-challenge', '-f', str(path), '-m', message], capture_output=True, text=True)
     said = ' '.join((p.stdout + ' ' + p.stderr).split())
     if p.returncode == 0 and 'successfully submitted' in said.lower(): return said
@@ -144,26 +144,14 @@ def train_folds(
     return paths, pd.concat(history, ignore_index=True)
 
 # %% ../nbs/05_submission.ipynb #e5000a03
-def _dask():
-    "Dask's part that knows workers."
-    try: import distributed
-    except ImportError: raise ImportError("folds side by side need Dask: pip install 'salt_tgs[dask]'") from None
-    return distributed
-
 def _folds_by_dask(folds: dict[int, tuple], workers: int, scheduler: str | None) -> tuple[dict[int, list[Path]], pd.DataFrame]:
     "Each fold on a worker, of this machine or of a cluster; what `train_folds` gives."
-    distributed = _dask()
     workers = min(workers, len(folds))
     threads = None if scheduler else max(1, torch.get_num_threads() // workers)
-    cluster = None if scheduler else distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50)
-    try:
-        with distributed.Client(scheduler or cluster, set_as_default=False) as client:
-            futures = {k: client.submit(_one_fold, *(client.scatter(a, hash=False) if isinstance(a, Tiles) else a for a in args), threads, key=f'{args[3]}-fold{k}-{time.time_ns()}', pure=False, retries=2) for k, args in folds.items()}
-            done = {k: f.result() for k, f in futures.items()}
-    finally:
-        if cluster is not None: cluster.close()
+    with dask_client(workers, scheduler) as client:
+        futures = {k: client.submit(_one_fold, *(client.scatter(a, hash=False) if isinstance(a, Tiles) else a for a in args), threads, key=f'{args[3]}-fold{k}-{time.time_ns()}', pure=False, retries=2) for k, args in folds.items()}
+        done = {k: f.result() for k, f in futures.items()}
     return {k: paths for k, (paths, _) in done.items()}, pd.concat([rows for _, rows in done.values()], ignore_index=True)
-
 
 # %% ../nbs/05_submission.ipynb #45dc0640
 def gather_folds(
@@ -252,8 +240,8 @@ def _figures(r: Result) -> dict[str, str]: # HTML by title
     for x in (a, b): x.locator_params(axis='x', integer=True)
     for k, rows in r.history.groupby('fold'):
         rows = rows.assign(n=range(1, len(rows) + 1)); looked = rows.dropna()
-        a.plot(rows.n, rows.train_loss, color=f'C{k % 10}', label=f'fold {k}'); a.plot(looked.n, looked.valid_loss, '.:', color=f'C{k % 10}')
-        b.plot(looked.n, looked.official, 'o-', color=f'C{k % 10}')
+        a.plot(rows.n, rows.train_loss, color=f'C{k}', label=f'fold {k}'); a.plot(looked.n, looked.valid_loss, '.:', color=f'C{k}')
+        b.plot(looked.n, looked.official, 'o-', color=f'C{k}')
     a.set(title='loss (dotted: unseen tiles)', xlabel='epoch'); a.legend(); b.set(title='score of unseen tiles in training, one view, threshold 0.5', xlabel='epoch')
     thr = Figure(figsize=(9, 3), layout='constrained'); ax = thr.subplots()
     for k in np.unique(r.folds): ax.plot(THRESHOLDS, r.curve[:, r.folds == k].mean(1), color=f'C{k}', lw=1, label=f'fold {k}')
@@ -327,7 +315,10 @@ def compare_scores(
     b: str | Path, # another, to compare with
 ) -> dict: # tiles that both have scored, the mean gain of a over b on them, its standard error
     "The paired difference of two runs on the tiles that both have scored."
-    one, other = (pd.read_csv(p, dtype=dict(id=str), keep_default_na=False).set_index('id').score.astype(float) for p in (a, b))
+    def scores(path):
+        try: return pd.read_csv(path, dtype=dict(id=str), keep_default_na=False).set_index('id').score.astype(float)
+        except (ValueError, KeyError, AttributeError): raise DataError(f'{path}: not the scores of tiles, a table with the columns id and score') from None
+    one, other = scores(a), scores(b)
     gain = (one - other).dropna()
     return dict(tiles=len(gain), gain=gain.mean() if len(gain) else np.nan, se=score_se(gain.values) if len(gain) > 1 else np.nan)
 
@@ -375,8 +366,7 @@ def prepare_out(
     "Make room for a run; an earlier one is never lost by accident."
     out = Path(out)
     about = out/'run.json'
-    nearest = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
-    if (free := shutil.disk_usage(nearest).free) < need: raise OSError(f'{out}: {need / 1e6:.0f} MB are needed there and {free / 1e6:.0f} MB are free; make room, or choose another --out')
+    check_room(out, need)
     if out.exists() and not out.is_dir(): raise FileExistsError(f'{out}: a file, but a folder is needed')
     if out.is_dir() and any(out.iterdir()):
         if resume:
@@ -471,7 +461,7 @@ def _room(recipe: Recipe, size: int, folds: int) -> int: # bytes
 
 def _named(device: torch.device) -> str:
     "A device as one would write it into a table."
-    return str(device) if device.type == 'cpu' else torch.cuda.get_device_name(device)
+    return torch.cuda.get_device_name(device) if device.type == 'cuda' else str(device)
 
 # %% ../nbs/05_submission.ipynb #6b11e806
 def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start, test=False, workers=1, scheduler=None, teach=None) -> tuple[Result, Path, _Clock]:
@@ -487,7 +477,8 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start, test=
     device = default_device()
     digest = salt.train.sha256()
     if only is not None and not len(only): raise ValueError('no fold is to be trained; name at least one')
-    if scheduler or workers > 1: _dask()
+    if scheduler or workers > 1:
+        with dask_client(0, scheduler): pass  # nobody works yet, but Dask is there, and the address answers
     if wrong := sorted(set(only or []) - set(folds.tolist())): raise ValueError(f'there is no fold {wrong[0]}: this recipe has the folds 0 to {folds.max()}')
     _check(recipe, salt, start, out)
     before = {}

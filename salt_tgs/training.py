@@ -40,7 +40,7 @@ from tqdm.auto import tqdm
 
 from .data import Tiles
 from .losses import LOSSES, tile_scores
-from .model import BLOCKS, HEADS, Unet, WeightsError, create_encoder, frame, out_of_memory, save_network, unframe, write_atomically
+from .model import BLOCKS, HEADS, Unet, WeightsError, _keys, _read_bytes, create_encoder, frame, out_of_memory, save_network, unframe, write_atomically
 
 # %% ../nbs/03_training.ipynb #8a91eada
 class TileLoader(DataLoader):
@@ -256,7 +256,7 @@ def make_learner(
     "fastai's loop around a network, some tiles and a loss."
     device = device or default_device()
     dls = DataLoaders(TileLoader(train, bs, Prepare(size, how, augment), True, device, more, n_more),
-                      TileLoader(valid, max(bs, 64), Prepare(size, how), False, device), device=device)
+                      TileLoader(valid, max(bs, min(4 * bs, 64)), Prepare(size, how), False, device), device=device)
     metric = AvgMetric(_Official(*valid.images.shape[1:], how)); metric.func.__name__ = 'official'
     learn = Learner(dls, model.to(device, memory_format=torch.channels_last), loss, opt_func=FusedAdam, path=path,
                     splitter=Unet.layer_groups, metrics=[metric], cbs=[StopOnNaN(), Autocast(dtype)])
@@ -366,12 +366,16 @@ def check_recipe(
             if type(value := getattr(s, what)) is not int or value < least: raise ValueError(f'recipe {recipe.name}: {what} of stage {i} is a whole number of at least {least}, not {value!r}')
         for what in ('lr', 'wd'):
             if type(value := getattr(s, what)) not in (int, float) or not 0 <= value < 10: raise ValueError(f'recipe {recipe.name}: {what} of stage {i} is a number from 0 to below 10, not {value!r}')
+        if s.frozen > 2: raise ValueError(f'recipe {recipe.name}: frozen of stage {i} is 0, 1 or 2, not {s.frozen}')
+    if not (type(recipe.augment) is tuple and all(type(a) is str for a in recipe.augment)): raise ValueError(f"recipe {recipe.name}: augment is a tuple of names, ('flip',), not {recipe.augment!r}")
+    if len(recipe.lr_div) != 3 or not all(0 < d for d in recipe.lr_div): raise ValueError(f'recipe {recipe.name}: lr_div divides the rates of early encoder, late encoder and decoder, by three numbers above 0, not {recipe.lr_div!r}')
+    if not 0 < recipe.pct_start < 1: raise ValueError(f'recipe {recipe.name}: pct_start is the share of a cycle in which the rate rises, above 0 and below 1, not {recipe.pct_start!r}')
     if type(recipe.folds) is not int or recipe.folds < 2: raise ValueError(f'recipe {recipe.name}: folds is a whole number of at least 2, not {recipe.folds!r}')
     for what, value, known in (('how', recipe.how, ('pad', 'resize')), ('split', recipe.split, ('coverage', 'depth'))):
         if value not in known: raise ValueError(f'recipe {recipe.name}: {what} is one of {", ".join(known)}, not {value!r}')
     last = recipe.stages[-1].epochs * recipe.stages[-1].cycles
     if not 1 <= recipe.snapshots <= last: raise ValueError(f'recipe {recipe.name}: {recipe.snapshots} snapshots, but its last stage has {last} epochs; keep from 1 to {last}')
-    if recipe.taught < 0 or any(recipe.n_taught(s) >= s.bs for s in recipe.stages): raise ValueError(f'recipe {recipe.name}: a share of {recipe.taught} of each batch is taught; take one from 0 on that leaves room for a tile of its own in each batch')
+    if recipe.taught < 0 or any(recipe.n_taught(s) >= s.bs for s in recipe.stages): raise ValueError(f'recipe {recipe.name}: taught is a share of each batch, from 0 to below 1, that leaves room for a tile of its own, not {recipe.taught}')
     if recipe.fresh and (recipe.goes_on or not recipe.taught): raise ValueError(f'recipe {recipe.name}: fresh is for one that is taught and does not go on')
     for what, where, table, names in (('loss', 'LOSSES', LOSSES, [s.loss for s in recipe.stages]), ('augmentation', 'AUGMENT', AUGMENT, recipe.augment), ('block', 'BLOCKS', BLOCKS, [recipe.block]), ('head', 'HEADS', HEADS, [recipe.head])):
         for name in names:
@@ -399,8 +403,7 @@ def _write_checkpoint(path: Path, state: dict):
 
 def _read_checkpoint(path: Path) -> dict:
     "Read a training's state back, or a `WeightsError` that names the file."
-    try: raw = path.read_bytes()
-    except OSError as e: raise WeightsError(f'{path}: cannot be read ({e.strerror})') from None
+    raw = _read_bytes(path)
     if hashlib.sha256(raw[64:]).hexdigest().encode() != raw[:64]: raise WeightsError(f'{path}: damaged; remove it to train this fold again from the start')
     try: return torch.load(io.BytesIO(raw[64:]), map_location='cpu', weights_only=True)
     except Exception as e: raise WeightsError(f'{path}: not a checkpoint ({type(e).__name__}); remove it to train this fold again from the start') from None
@@ -438,17 +441,13 @@ class Checkpoint(Callback):
 
     def ask(self, signum: int, _):
         "Somebody wants the process to stop: after this batch, or, asked twice, now."
-        if self.asked: self.obey()
+        if self.asked: self.after_fit()
         self.asked = signum
-
-    def obey(self):
-        "Let the signal do what it does without us."
-        self.after_fit()
 
     def after_fit(self):
         for s, handler in self.handlers.items(): signal.signal(s, handler or signal.SIG_DFL)
         asked, self.handlers, self.asked = self.asked, {}, None
-        if asked: signal.raise_signal(asked)  # also what came after the last look at it
+        if asked: signal.raise_signal(asked)  # which now does what it does without us
 
     def before_epoch(self):
         self.skip = self.back is not None and self.epoch <= self.back['epoch']
@@ -469,7 +468,7 @@ class Checkpoint(Callback):
         passed = self.iter < self.within['done']
         if passed and self.iter + 1 == self.within['done']: self.set_back(self.back['random'])
         if self.asked and not passed: self.save(self.epoch - 1, dict(done=self.iter + 1, order=self.dealt, seconds=time.perf_counter() - self.began))
-        if self.asked: self.obey()
+        if self.asked: self.after_fit()
 
     def before_validate(self):
         if not self.every or ((self.epoch + 1) % self.every and self.epoch + 1 < self.n_epoch): raise CancelValidException
@@ -491,7 +490,7 @@ class Checkpoint(Callback):
             self.state['best'] = score
             save_network(f'{stem}-best', self.network(), epoch=self.epoch, chosen_by='the score of the unseen tiles: not to be reported', **self.meta)
         self.save(self.epoch)
-        if self.asked: self.obey()
+        if self.asked: self.after_fit()
 
     def save(self, epoch: int, within: dict | None=None):
         "All that is needed to go on after an epoch, and after some batches of the next one."
@@ -584,10 +583,6 @@ def _fingerprint(model: Unet) -> str: # 64 hexadecimal digits
     for name, t in model.state_dict().items(): h.update(name.encode() + t.detach().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()
 
-def _keys(meta: dict) -> list[str]:
-    "The tiles that a network has met by its manifest, eight digits each: its own, a teacher's, and those of the network that it went on from."
-    return [text[i:i + 8] for text in (meta.get(part, '') for part in ('seen', 'pseudo', 'before')) for i in range(0, len(text), 8)]
-
 def _go_on(model: Unet, start: Unet, recipe: Recipe):
     "Give a new network the weights of a trained one of the same architecture."
     shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (model, start)]
@@ -626,7 +621,7 @@ def train_fold(
     device: torch.device | None=None, # none: the GPU if there is one
     resume: bool=False, # go on from this fold's checkpoint, if there is one
     cbs: tuple[Callback, ...]=(), # further callbacks of every fit
-    start: Unet | None=None, # a network to go on from, not changed; none: what the recipe builds
+    start: Unet | None=None, # a network to go on from, not changed; unlike `weights` not checked against `valid`: the caller knows what it has met; none: what the recipe builds
     pseudo: Tiles | None=None, # with a teacher's masks, for a recipe that wants them
     **meta: Any, # goes into each manifest
 ) -> tuple[list[Path], pd.DataFrame]: # the snapshots' files; losses and official score of `valid`, one row an epoch
@@ -669,7 +664,7 @@ def train_fold(
                 last = i == len(recipe.stages) - 1
                 state |= dict(at=at, keep=-(-(recipe.snapshots - len(state['paths'])) // (stage.cycles - cycle)) if last else 0)
             save = Checkpoint(path, state, state['keep'], 0 if valid is None else recipe.every, back, size=stage.size, **meta)
-            fit_stage(model, train, train[:1] if valid is None else valid, stage, recipe, (save, *([Progress(bar, f'fold {fold}, stage {i + 1} of {len(recipe.stages)}, ' + f'cycle {cycle + 1} of {stage.cycles}, ' * (stage.cycles > 1))] if bar is not None else []), *cbs), device, pseudo)
+            fit_stage(model, train, train[:1] if valid is None else valid, stage, recipe, (save, *([Progress(bar, ('all tiles' if valid is None else f'fold {fold}') + f', stage {i + 1} of {len(recipe.stages)}, ' + f'cycle {cycle + 1} of {stage.cycles}, ' * (stage.cycles > 1))] if bar is not None else []), *cbs), device, pseudo)
             back = None
     if not rank_distrib():
         write_atomically(log, json.dumps({k: state[k] for k in ('about', 'rows', 'paths')}).encode())

@@ -17,8 +17,8 @@ import torch
 from salt_tgs.data import find_data, load_data
 from salt_tgs.ensemble import Ensemble
 from salt_tgs.losses import score_se, tile_scores
-from salt_tgs.model import write_atomically
-from salt_tgs.submission import _keys, _read_run, by_size, gather_folds, make_folds
+from salt_tgs.model import _keys, write_atomically
+from salt_tgs.submission import _read_run, by_size, gather_folds, make_folds
 from salt_tgs.training import commit
 
 ROOT = Path(__file__).parent.parent

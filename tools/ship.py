@@ -34,7 +34,7 @@ def ship(run: Path, folds: Path) -> Path:
     data = load_data(find_data())
     if data.train.sha256() != json.loads((run/'run.json').read_text())['data']: raise SystemExit(f'{run}: trained on other data than are found here; SALT_TGS_DATA names the folder')
     recipes = [json.loads((r/'run.json').read_text())['recipe'] for r in (run, folds)]
-    if recipes[0] != recipes[1] and before not in {json.loads(p.read_text())['sha256'] for p in (folds/'networks').glob('*.json') if 'sha256' in json.loads(p.read_text())}: raise SystemExit(f'{run}: neither of the recipe of {folds} nor gone on from one of its networks')
+    if recipes[0] != recipes[1] and before not in {n.meta['sha256'] for nets in gather_folds(folds/'networks', Recipe.read(recipes[1]))[0].values() for n in nets}: raise SystemExit(f'{run}: neither of the recipe of {folds} nor gone on from one of its networks')
     write_atomically(RESULTS/'all-tiles.csv', (run/'history.csv').read_bytes())
     ensemble.save(WEIGHTS, torch.float16, official=json.loads((folds/'metrics.json').read_text())['official'])
     shipped, tiles = Ensemble.load(WEIGHTS, engine=False), data.test.images
