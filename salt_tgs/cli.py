@@ -493,7 +493,7 @@ def main(
         return 128 + (e.args[0] if e.args else signal.SIGINT)
     except Exception as e:
         if args.debug: raise
-        ours = not isinstance(e, (ValueError, OSError, RuntimeError, ImportError, MemoryError))
+        ours = not isinstance(e, (ValueError, OSError, RuntimeError, ImportError, MemoryError, FloatingPointError))
         print(f'salt-tgs: {f"{type(e).__name__}: " * ours}{" ".join(str(e).split()) or type(e).__name__}' + '; a fault of this program: --debug shows where' * ours, file=sys.stderr)
         return 1
     finally:
