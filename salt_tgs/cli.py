@@ -213,6 +213,8 @@ def predict_command(
         try: before = json.loads(note.read_text())
         except (OSError, ValueError): before = None
         if before != asked: raise DataError(f'{there[0]}: not made with the weights and the threshold that are asked for now; choose another --out, or say --overwrite')
+    if args.overwrite:  # first: if this is interrupted, --resume must not take an old picture for a new one
+        for p in there: p.unlink()
     write_atomically(note, (json.dumps(asked, indent=1) + '\n').encode())
     todo = [id for id in images if not (args.resume and all(p.exists() for p in files[id].values()))]
     todo.sort(key=lambda id: images[id].shape)
@@ -488,7 +490,7 @@ def main(
     try: return args.call(args)
     except KeyboardInterrupt as e:
         over = getattr(args, 'overwrite', False)
-        again = 'the same command does it again' if over and args.call is predict_command else 'the same command with --resume' + ' instead of --overwrite' * over + ' goes on'  # predict's old pictures are not told from its new ones
+        again = 'the same command with --resume' + ' instead of --overwrite' * over + ' goes on'
         print('interrupted' + f'; {again}' * hasattr(args, 'resume'), file=sys.stderr)
         return 128 + (e.args[0] if e.args else signal.SIGINT)
     except Exception as e:
