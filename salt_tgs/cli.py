@@ -21,8 +21,6 @@ from . import __version__
 # %% ../nbs/08_cli.ipynb #872ecdc1
 def _training(args: argparse.Namespace) -> dict:
     "What `run` and `train` have in common."
-    import matplotlib
-    matplotlib.use('Agg')
     from salt_tgs.submission import pick_recipe
     return dict(data=args.data, out=args.out, recipe=pick_recipe(args.preset, args.folds, args.encoder, args.epochs_scale, args.batch_size), seed=args.seed, overwrite=args.overwrite, resume=args.resume, start=args.start, workers=args.workers, scheduler=args.scheduler,
                 weights=None if args.encoder_weights == 'none' else args.encoder_weights or 'imagenet')
@@ -208,14 +206,14 @@ def predict_command(
         print(f'{predict_submission(paths[0], table, ensemble)}: checked, ready for `salt-tgs submit`')
         return 0
     if args.weights is None and (strange := _strange(list(images.values()))): print(f'salt-tgs: {strange}', file=sys.stderr)
-    note, asked = out/'predict.json', dict(threshold=ensemble.threshold) | _members(ensemble)
-    if args.resume and there:
-        try: before = json.loads(note.read_text())
-        except (OSError, ValueError): before = None
-        if before != asked: raise DataError(f'{there[0]}: not made with the weights and the threshold that are asked for now; choose another --out, or say --overwrite')
+    note, asked = out/'predict.json', f'{ensemble.threshold:g}, ' + ', '.join(f'{weights[:8]} {engine}' for weights, engine in zip(*_members(ensemble).values()))
+    try: made = json.loads(note.read_text()) if note.exists() else {}  # by which threshold and networks, picture by picture
+    except (OSError, ValueError): made = None
+    if type(made) is not dict or not all(type(v) is str for v in made.values()): raise DataError(f'{note}: not a file of this command; choose another --out')
+    if args.resume and (other := [p for id in images for p in files[id].values() if p.exists() and made.get(id) != asked]): raise DataError(f'{other[0]}: not made with the weights and the threshold that are asked for now; choose another --out, or say --overwrite')
     if args.overwrite:  # first: if this is interrupted, --resume must not take an old picture for a new one
         for p in there: p.unlink()
-    write_atomically(note, (json.dumps(asked, indent=1) + '\n').encode())
+    write_atomically(note, (json.dumps(made | dict.fromkeys(images, asked), indent=1) + '\n').encode())
     todo = [id for id in images if not (args.resume and all(p.exists() for p in files[id].values()))]
     todo.sort(key=lambda id: images[id].shape)
     with tqdm(total=len(todo), disable=None, unit='image') as bar:
@@ -253,13 +251,13 @@ def export_command(
         salt = load_data(find_data() if args.data is None else args.data)
         tiles = (salt.test if len(salt.test) else salt.train).images
         tiles = tiles[tiles.max((1, 2)) > 0][:256]
-        by = f', calibrated and compared on {len(tiles)} ' + ('drawn tiles: name your own by --data' if salt.name == 'default' else 'tiles of the data')
+        by = f', calibrated on {len(tiles)} ' + ('drawn tiles (name your own by --data)' if salt.name == 'default' else 'tiles of the data')
     elif args.data is not None: raise ValueError('--data is what 8 bits are calibrated with; 32 bits need none')
     with tempfile.TemporaryDirectory() as tmp:  # no file is replaced before all are made
         for name, member in zip(names, ensemble.members):
             try: checked = export_onnx(member, Path(tmp)/f'{name}.onnx', tiles, ensemble.threshold)
             except WeightsError as e: raise WeightsError(str(e).replace(tmp, str(args.out))) from None
-            print(f"{Path(args.out)/name}.onnx: {args.bits} bits{by}; compared with torch, {checked['changed']:.2%} of the pixels change sides, and no probability by more than {checked['largest']:.3f}")
+            print(f"{Path(args.out)/name}.onnx: {args.bits} bits{by}; compared with torch" + (f" on {min(32, len(tiles))} of them" if by else "") + f", {checked['changed']:.2%} of the pixels change sides, and no probability by more than {checked['largest']:.3f}")
         for name in names: write_atomically(Path(args.out)/f'{name}.onnx', (Path(tmp)/f'{name}.onnx').read_bytes())
     if own:
         try: use_onnx(args.out); print(f'{args.out}: predicts by these files from now on, where OpenVINO is installed')
@@ -359,6 +357,17 @@ def _count(text: str) -> int: # at least 1
     if x < 1: raise argparse.ArgumentTypeError(f'{text!r}: a whole number, at least 1')
     return x
 
+def _batch(text: str) -> int: # at least 2
+    "Tiles in a batch, or wrong usage."
+    if not text.isdecimal() or int(text) < 2: raise argparse.ArgumentTypeError(f'{text!r}: a batch has at least 2 tiles')
+    return int(text)
+
+def _scale(text: str) -> float: # above 0
+    "What epochs are multiplied by, or wrong usage."
+    try: x = float(text)
+    except ValueError: x = 0
+    if not 0 < x < 1e6: raise argparse.ArgumentTypeError(f'{text!r}: epochs are multiplied by a number above 0')
+    return x
 
 # %% ../nbs/08_cli.ipynb #94e5e701
 _PRESETS = ('quick', 'shipped', 'longer', 'taught', 'seed')  # `RECIPES`, without the seconds that importing them takes
@@ -398,12 +407,12 @@ def parser() -> argparse.ArgumentParser: # of the whole command
         p.add_argument('--folds', type=_folds, metavar='N', help="number of folds, instead of the recipe's")
         p.add_argument('--encoder', metavar='NAME', help="instead of the recipe's: tf_efficientnet_lite0, whose ImageNet weights are installed; tf_efficientnet_lite1 and 2 and resnet34, for which an error says how to get them; or another name that timm knows, with weights of your own or none")
         p.add_argument('--encoder-weights', metavar='PATH|none', help='a file of ImageNet weights, or none to start from random ones; without it those that are installed')
-        p.add_argument('--batch-size', type=_count, metavar='N', help="tiles in a batch, instead of the recipe's numbers: fewer need less memory")
+        p.add_argument('--batch-size', type=_batch, metavar='N', help="tiles in a batch, instead of the recipe's numbers: fewer need less memory")
         p.add_argument('--seed', type=int, metavar='N', default=0, help='of all random numbers (default: %(default)s)')
         how = p.add_mutually_exclusive_group()
         how.add_argument('--overwrite', action='store_true', help='replace the results of an earlier run in the same folder')
         how.add_argument('--resume', action='store_true', help='go on with an earlier run in the same folder')
-        p.add_argument('--epochs-scale', type=float, metavar='X', default=1., help='multiply all numbers of epochs, to make a recipe shorter or longer')
+        p.add_argument('--epochs-scale', type=_scale, metavar='X', default=1., help='multiply all numbers of epochs, to make a recipe shorter or longer')
         p.add_argument('--workers', type=_count, metavar='N', default=1, help='train so many folds side by side on this machine, its threads divided among them (default: one after the other)')
         p.add_argument('--scheduler', metavar='ADDRESS', help='train folds on the workers of a Dask scheduler that see the same folders')
 
@@ -484,6 +493,7 @@ def main(
     "The command `salt-tgs`."
     args = parser().parse_args(argv)
     if not args.debug: warnings.filterwarnings('ignore')
+    os.environ['MPLBACKEND'] = 'Agg'  # pictures go into files; read by matplotlib when it is imported, later
     def end(signum, _): raise KeyboardInterrupt(signum)
     main_thread = threading.current_thread() is threading.main_thread()
     if main_thread: before = signal.signal(signal.SIGTERM, end)

@@ -348,7 +348,8 @@ def _differ(a, b, message: str) -> list[str]:
 def _read_pairs(root: Path) -> tuple['SaltData | None', list[str]]: # as far as they can be used, and what is wrong with them
     "Labelled tiles without Kaggle's tables: PNG files of the same names in `images` and `masks`."
     if not (root/'masks').is_dir(): return None, [f'{root}: a folder images, but no folder masks beside it']
-    images, masks = Files(root/'images'), Files(root/'masks')
+    try: images, masks = Files(root/'images'), Files(root/'masks')
+    except DataError as e: return None, [str(e)]
     problems = [f'{f.path}: {n} is not a PNG file and does not belong there' for f in (images, masks) for n in f.extra]
     problems += _differ(images.names, masks.names, f'{images.path}: image {{}} has no mask') + _differ(masks.names, images.names, f'{masks.path}: mask {{}} has no image')
     if not images.names: problems.append(f'{images.path}: holds no PNG files')

@@ -174,7 +174,7 @@ class Encoder(nn.Module):
     def __init__(self,
         name: str='resnet34', # as timm knows it
         weights: str | Path | None=None, # 'imagenet', a file, or none for random; the internet is never asked
-        drop_path: float=0., # the chance, 0 to 1, that in training a tile skips the deepest residual block; shallower ones less
+        drop_path: float=0., # at most this chance, 0 to 1, that in training a tile skips a residual block; the deeper the block, the more
     ):
         import timm
         super().__init__()
@@ -215,7 +215,7 @@ class Encoder(nn.Module):
 def create_encoder(
     name: str='resnet34', # as timm knows it
     weights: str | Path | None=None, # 'imagenet', a file, or none for random
-    drop_path: float=0., # the chance, 0 to 1, that in training a tile skips the deepest residual block; shallower ones less
+    drop_path: float=0., # at most this chance, 0 to 1, that in training a tile skips a residual block; the deeper the block, the more
 ) -> Encoder: # with the attributes name, channels, started_from
     """An encoder by name.
 
@@ -459,7 +459,11 @@ def save_network(
     path = Path(str(path).removesuffix('.safetensors'))
     for part, known, where in ((model.decoder[0], BLOCKS, 'BLOCKS'), (model.head, HEADS, 'HEADS')):
         if (name := type(part).__name__) not in known: raise ValueError(f'{name} could not be read back: add it to {where} first')
-    raw = save({k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype).contiguous() for k, v in model.state_dict().items()})
+    own = {k: v.detach().cpu() for k, v in model.state_dict().items()}
+    state = {k: v.to(dtype if v.is_floating_point() else v.dtype).contiguous() for k, v in own.items()}
+    for k, v in own.items():
+        if not torch.equal(v.isfinite(), state[k].isfinite()): raise ValueError(f'{path}: {k} has numbers too large for {dtype}; save them in torch.float32')
+    raw = save(state)
     meta = model.meta | extra | model.manifest() | dict(versions=dict(torch=torch.__version__, timm=timm.__version__), sha256=_sha256(raw))
     _check_frame(meta, f'{path}.json')
     text = json.dumps(meta, indent=1) + '\n'

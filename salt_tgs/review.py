@@ -317,7 +317,7 @@ class Decisions:
             with closing(sqlite3.connect(self.path, timeout=30, isolation_level=None)) as db:
                 db.execute('PRAGMA synchronous=EXTRA')
                 yield db
-        except sqlite3.Error as e: raise DataError(f'{self.path}: cannot be read or written ({e}); what was decided before is as it was') from None
+        except sqlite3.Error as e: raise (OSError if 'is full' in str(e) else DataError)(f'{self.path}: cannot be read or written ({e}); what was decided before is as it was') from None
 
     def _rows(self, db: sqlite3.Connection, where: str='', *values) -> list[Decision]:
         return [Decision(*row) for row in db.execute(f'SELECT * FROM decisions {where} ORDER BY number', values)]
@@ -826,7 +826,11 @@ async function decide(verdict) {
     if (!e.newer) return say(e.message, true)
     $('newer').textContent = `${e.newer.who || 'Somebody'} decided this one on ${new Date(e.newer.at).toLocaleString()}: ${e.newer.verdict}. Yours was not kept.`
     $('theirs').onclick = () => { storage(() => localStorage.removeItem(slot(id))); $('clash').close(); open(id, true) }
-    $('mine').onclick = () => { S.base = e.newer.number; $('clash').close(); draft(); say('Still yours, not decided. Decide again to put it after the other one.') }
+    $('mine').onclick = async () => {
+      const mine = [S.strokes, S.t]; $('clash').close(); await open(id, true)
+      if (S.id !== id) return
+      remember(); [S.strokes, S.t] = mine; update(); draft(); say('Still yours, not decided. Decide again to put it after the other one.')
+    }
     $('clash').showModal()
   } finally { S.busy = false; buttons() }
 }

@@ -641,7 +641,7 @@ def predict_section(
 ) -> Path | None: # the mask; none: other parts are still at work
     "Predict a survey, and write the answer in its own form."
     path, out, weights = Path(path).absolute(), Path(out).absolute(), None if weights is None else str(Path(weights).absolute())
-    if part is not None and not 1 <= part[0] <= part[1]: raise ValueError(f'part {part[0]} of {part[1]}: parts are counted from 1')
+    if part is not None and not 1 <= part[0] <= part[1]: raise ValueError(f'part {part[0]} of {part[1]}: a part is from 1 to the number of parts')
     if workers < 1: raise ValueError(f'{workers} workers: at least one has to work')
     if path.resolve() in [_beside(out, what).resolve() for what in ('mask', 'probs', 'uncertainty')]: raise DataError(f'{out}: its files would take the place of the survey itself, {path.name}; name another file for the mask')
     if out.suffix.lower() != path.suffix.lower(): raise DataError(f'{out}: the answer is of the kind of its input, so its name ends with {path.suffix or "nothing"}')

@@ -366,7 +366,7 @@ def prepare_out(
     "Make room for a run; an earlier one is never lost by accident."
     out = Path(out)
     about = out/'run.json'
-    check_room(out, need)
+    check_room(out, need - sum(p.lstat().st_size for p in (out/'networks').glob('*')))
     if out.exists() and not out.is_dir(): raise FileExistsError(f'{out}: a file, but a folder is needed')
     if out.is_dir() and any(out.iterdir()):
         if resume:
@@ -374,7 +374,7 @@ def prepare_out(
             except (OSError, ValueError): raise FileExistsError(f'{out}: holds files, but no run that could be resumed (no readable run.json); choose another --out' + ', or say --overwrite' * about.exists()) from None
             now = json.loads(json.dumps(settings))
             if 'recipe' in now and _read_run(out)[1] == Recipe.read(now['recipe']): before['recipe'] = now['recipe']  # written by an older version
-            if wrong := [k for k in now if before.get(k) != now[k]]: raise ValueError(f'{out}: the run there has another {dict(start_run="run to start from (--start) or other test tiles").get(wrong[0], wrong[0])}' + (f' ({before["recipe"]["name"]}, {before["recipe"]["folds"]} folds)' if wrong[0] == 'recipe' else '') + '; give the same flags and data, or choose another --out')
+            if wrong := [k for k in dict.fromkeys((*now, 'start_run', 'start_weights', 'start', 'unlabelled')) if before.get(k) != now.get(k)]: raise ValueError(f'{out}: the run there has another {dict(start_run="run to start from (--start) or other test tiles", start="run to start from (--start)", start_weights="network to start from (--start)", unlabelled="folder of test tiles").get(wrong[0], wrong[0])}' + (f' ({before["recipe"]["name"]}, {before["recipe"]["folds"]} folds)' if wrong[0] == 'recipe' else '') + '; give the same flags and data, or choose another --out')
             return out
         if not about.exists(): raise FileExistsError(f'{out}: holds files, but no run (no run.json); choose another --out')
         if not overwrite: raise FileExistsError(f'{out}: holds files already; choose another --out, or say --resume to go on with that run or --overwrite to replace it')
@@ -703,7 +703,7 @@ def train_reviewed(
     tiles: Tiles, # with masks that somebody has looked at
     out: str | Path='salt-reviewed', # where the results go
     weights: str | Path | None=None, # an ensemble's folder, whose first network is gone on from; none: the network that comes with the package
-    known: Tiles | None=None, # with masks: further tiles to learn from, half of each batch
+    known: Tiles | None=None, # with masks: further tiles to learn from, half of each batch; those that are among the reviewed ones are left out
     epochs: int=6, # times that each corrected tile is seen
     lr: float=5e-4, # top learning rate of the decoder
     folds: int=5, # number of folds
@@ -717,6 +717,9 @@ def train_reviewed(
     net = ensemble.members[0]
     if len(tiles) < 2 * folds: raise ValueError(f'{len(tiles)} reviewed tiles are too few for {folds} folds; review at least {2 * folds}')
     if known is not None and known.images.shape[1:] != tiles.images.shape[1:]: raise ValueError('the further tiles have {} x {} pixels, the reviewed ones {} x {}; they must be alike'.format(*known.images.shape[1:], *tiles.images.shape[1:]))
+    if known is not None:
+        known = known[~np.isin(known.keys(), tiles.keys())]  # what one fold is examined in, none of its further tiles may tell
+        if not len(known): raise ValueError('the further tiles are the reviewed ones again; name others, or none')
     recipe = Recipe('reviewed', (Stage(net.meta['size'], 'symmetric_lovasz', epochs, lr),), net.encoder.name, tuple(b.bn.num_features for b in net.decoder), type(net.decoder[0]).__name__, type(net.head).__name__, how=net.meta['how'],
                     goes_on=True, taught=0. if known is None else .5, lr_div=(3, 3, 1), folds=folds, snapshots=min(3, epochs), average=True)
     before = tile_scores(Ensemble([net], ensemble.threshold).masks(tiles.images), tiles.masks)

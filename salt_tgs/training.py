@@ -286,7 +286,7 @@ class Recipe:
     decoder_channels: tuple[int, ...]=(64, 48, 32, 24) # of the decoder's blocks, coarse to fine
     block: str='ConvUnetBlock' # a name in `BLOCKS`
     head: str='UpHead' # a name in `HEADS`
-    drop_path: float=0. # chance that a tile skips the deepest block of the encoder in training; shallower ones less
+    drop_path: float=0. # at most this chance, 0 to 1, that in training a tile skips a residual block of the encoder; the deeper the block, the more
     how: str='pad' # how tiles are framed: 'pad' or 'resize'
     augment: tuple[str, ...]=('flip', 'warp', 'light') # names in `AUGMENT`
     goes_on: bool=False # starts, fold by fold, from the networks of an earlier run
@@ -355,6 +355,8 @@ RECIPES = {r.name: r for r in (
            pct_start=1 / 30, div=20, div_final=20, split='depth', folds=8, snapshots=10))}
 
 # %% ../nbs/03_training.ipynb #c4ec0002
+def _number(value: Any, least: float, below: float) -> bool: return type(value) in (int, float) and least <= value < below
+
 def check_recipe(
     recipe: Recipe, # to be run
 ):
@@ -362,20 +364,22 @@ def check_recipe(
     if not isinstance(recipe, Recipe): raise ValueError(f'a recipe is one of RECIPES or `replace` of one, not {recipe!r}')
     if not (type(recipe.stages) is tuple and recipe.stages): raise ValueError(f'recipe {recipe.name}: its stages are a tuple, (Stage(...),), not {recipe.stages!r}')
     for i, s in enumerate(recipe.stages, 1):
-        for what, least in dict(size=1, epochs=1, bs=2, frozen=0, cycles=1).items():
-            if type(value := getattr(s, what)) is not int or value < least: raise ValueError(f'recipe {recipe.name}: {what} of stage {i} is a whole number of at least {least}, not {value!r}')
+        for what, least, most in (('size', 32, 4096), ('epochs', 1, 10**6), ('bs', 2, 10**6), ('frozen', 0, 2), ('cycles', 1, 10**6)):
+            if type(value := getattr(s, what)) is not int or not least <= value <= most: raise ValueError(f'recipe {recipe.name}: {what} of stage {i} is a whole number from {least} to {most:,}, not {value!r}')
         for what in ('lr', 'wd'):
-            if type(value := getattr(s, what)) not in (int, float) or not 0 <= value < 10: raise ValueError(f'recipe {recipe.name}: {what} of stage {i} is a number from 0 to below 10, not {value!r}')
-        if s.frozen > 2: raise ValueError(f'recipe {recipe.name}: frozen of stage {i} is 0, 1 or 2, not {s.frozen}')
+            if not _number(value := getattr(s, what), 0, 10): raise ValueError(f'recipe {recipe.name}: {what} of stage {i} is a number from 0 to below 10, not {value!r}')
     if not (type(recipe.augment) is tuple and all(type(a) is str for a in recipe.augment)): raise ValueError(f"recipe {recipe.name}: augment is a tuple of names, ('flip',), not {recipe.augment!r}")
-    if len(recipe.lr_div) != 3 or not all(0 < d for d in recipe.lr_div): raise ValueError(f'recipe {recipe.name}: lr_div divides the rates of early encoder, late encoder and decoder, by three numbers above 0, not {recipe.lr_div!r}')
-    if not 0 < recipe.pct_start < 1: raise ValueError(f'recipe {recipe.name}: pct_start is the share of a cycle in which the rate rises, above 0 and below 1, not {recipe.pct_start!r}')
-    if type(recipe.folds) is not int or recipe.folds < 2: raise ValueError(f'recipe {recipe.name}: folds is a whole number of at least 2, not {recipe.folds!r}')
+    for what, least, below in (('pct_start', 1e-6, 1), ('drop_path', 0, 1), ('taught', 0, 1), ('sure', 0, 1.001), ('div', 1, 1e9), ('div_final', 1, 1e9)):
+        if not _number(value := getattr(recipe, what), least, below): raise ValueError(f'recipe {recipe.name}: {what} is a number from {least:g} to below {below:g}, not {value!r}')
+    for what, least in dict(folds=2, snapshots=1, every=1).items():
+        if type(value := getattr(recipe, what)) is not int or value < least: raise ValueError(f'recipe {recipe.name}: {what} is a whole number of at least {least}, not {value!r}')
+    for what, length in dict(lr_div=3, moms=3, decoder_channels=4).items():
+        if type(value := getattr(recipe, what)) is not tuple or len(value) != length or not all(_number(v, 1e-6, 1e9) for v in value): raise ValueError(f'recipe {recipe.name}: {what} is a tuple of {length} numbers above 0, not {value!r}')
     for what, value, known in (('how', recipe.how, ('pad', 'resize')), ('split', recipe.split, ('coverage', 'depth'))):
         if value not in known: raise ValueError(f'recipe {recipe.name}: {what} is one of {", ".join(known)}, not {value!r}')
     last = recipe.stages[-1].epochs * recipe.stages[-1].cycles
-    if not 1 <= recipe.snapshots <= last: raise ValueError(f'recipe {recipe.name}: {recipe.snapshots} snapshots, but its last stage has {last} epochs; keep from 1 to {last}')
-    if recipe.taught < 0 or any(recipe.n_taught(s) >= s.bs for s in recipe.stages): raise ValueError(f'recipe {recipe.name}: taught is a share of each batch, from 0 to below 1, that leaves room for a tile of its own, not {recipe.taught}')
+    if recipe.snapshots > last: raise ValueError(f'recipe {recipe.name}: {recipe.snapshots} snapshots, but its last stage has {last} epochs; keep from 1 to {last}')
+    if any(recipe.n_taught(s) >= s.bs for s in recipe.stages): raise ValueError(f'recipe {recipe.name}: taught is a share of each batch, from 0 to below 1, that leaves room for a tile of its own, not {recipe.taught}')
     if recipe.fresh and (recipe.goes_on or not recipe.taught): raise ValueError(f'recipe {recipe.name}: fresh is for one that is taught and does not go on')
     for what, where, table, names in (('loss', 'LOSSES', LOSSES, [s.loss for s in recipe.stages]), ('augmentation', 'AUGMENT', AUGMENT, recipe.augment), ('block', 'BLOCKS', BLOCKS, [recipe.block]), ('head', 'HEADS', HEADS, [recipe.head])):
         for name in names:
@@ -421,9 +425,9 @@ class Checkpoint(Callback):
         **meta: Any, # goes into each manifest
     ):
         self.path, self.state, self.keep, self.every, self.back, self.meta = Path(path), state, keep, every, back, meta
+        self.asked, self.handlers = None, {}
 
     def before_fit(self):
-        self.asked, self.handlers = None, {}
         if threading.current_thread() is threading.main_thread(): self.handlers = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) != signal.SIG_IGN}
         if self.back is None: return
         self.network().load_state_dict(self.back['model'])
@@ -444,9 +448,14 @@ class Checkpoint(Callback):
         if self.asked: self.after_fit()
         self.asked = signum
 
-    def after_fit(self):
+    def give_back(self):
+        "The signals, to whoever had them; fastai calls `after_fit` only if no error ended the fit."
         for s, handler in self.handlers.items(): signal.signal(s, handler or signal.SIG_DFL)
-        asked, self.handlers, self.asked = self.asked, {}, None
+        self.handlers = {}
+
+    def after_fit(self):
+        self.give_back()
+        asked, self.asked = self.asked, None
         if asked: signal.raise_signal(asked)  # which now does what it does without us
 
     def before_epoch(self):
@@ -573,7 +582,10 @@ def fit_stage(
     except (RuntimeError, MemoryError) as e:
         if not out_of_memory(e): raise
         raise MemoryError(f'not enough memory for batches of {stage.bs} tiles in frames of {stage.size} pixels; take ' + f'{stage.bs // 2} (--batch-size {stage.bs // 2}), or ' * (stage.bs > 3) + 'a smaller encoder') from None
-    finally: learn.autocast.after_fit()
+    finally:
+        learn.autocast.after_fit()
+        for cb in cbs:
+            if isinstance(cb, Checkpoint): cb.give_back()
     return learn
 
 # %% ../nbs/03_training.ipynb #5e1f0a77
@@ -637,8 +649,9 @@ def train_fold(
     if not resume and not rank_distrib(): log.unlink(missing_ok=True); path.unlink(missing_ok=True)
     _wait()
     if resume and log.exists():
-        done = json.loads(log.read_text())
-        if not _same(done['about'], about): raise ValueError(f'{log}: {_OTHER}')
+        try: done = json.loads(log.read_text()); same = _same(done['about'], about)
+        except (ValueError, KeyError, TypeError): raise ValueError(f'{log}: damaged; remove it to train this fold again from the start') from None
+        if not same: raise ValueError(f'{log}: {_OTHER}')
         if bar is not None: bar.update(total_tiles(recipe, len(train)))
         return [folder/p for p in done['paths']], pd.DataFrame(done['rows'])
     back = _read_checkpoint(path) if resume and path.exists() else None

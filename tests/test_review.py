@@ -176,6 +176,13 @@ def test_a_reviewer_at_work(browser, tiles):
         wait(browser, 'S.base === 2')
         assert not mask(browser).any()
 
+        assert server.decide(id, 'correct', 2, as_png(painted))[0] == 200  # once more, while this page agrees with what it shows
+        keys(browser, 'a')
+        wait(browser, "$('clash').open")
+        browser.find_element(By.ID, 'mine').click()
+        wait(browser, 'S.base === 3 && S.changed')
+        assert not mask(browser).any()
+
         keys(browser, 'b')
         stroke(browser, (-100, 100), (100, 0))
         painted = mask(browser)

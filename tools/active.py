@@ -4,8 +4,8 @@
 again. For each seed the labelled tiles are dealt into five folds as for every recipe. A network learns from one fold; three are a
 pool, whose masks nobody knows; the fifth is the exam. 100 tiles of the pool are looked at, that is, given their true masks: those
 that the page would show first, or 100 by lot. The network goes on, with half of each batch from those and half from the fold that
-it knows; and, as a third, with that fold alone, for as many steps. All are scored on the exam, at one half, after as many epochs as
-were fixed beforehand.
+it knows; and, as a third, with that fold alone, for about as many steps (whole epochs). All are scored on the exam, at one half,
+after as many epochs as were fixed beforehand.
 """
 import argparse
 import json
