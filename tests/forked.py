@@ -27,7 +27,7 @@ class Forked:
 
     def signal(self, number: int): os.kill(self.pid, number)
 
-    def wait(self, seconds: float=120) -> int: # exit code; minus the signal that killed it
+    def wait(self, seconds: float=300) -> int: # exit code; minus the signal that killed it
         self.process.join(seconds)
         if self.running(): self.process.kill(); raise TimeoutError(f'still there after {seconds} s')
         return self.process.exitcode
