@@ -370,7 +370,7 @@ def _scale(text: str) -> float: # above 0
     return x
 
 # %% ../nbs/08_cli.ipynb #94e5e701
-_PRESETS = ('quick', 'shipped', 'longer', 'taught', 'seed')  # `RECIPES`, without the seconds that importing them takes
+_PRESETS = ('quick', 'medium', 'best', 'longer', 'taught', 'seed')  # `RECIPES`, without the seconds that importing them takes
 
 def _preset(text: str) -> str: # as it was given
     "A recipe's name or file, or wrong usage."
@@ -402,7 +402,7 @@ def parser() -> argparse.ArgumentParser: # of the whole command
     def recipe(p):
         p.add_argument('--data', metavar='PATH', help="a folder with Kaggle's files, zipped or not, or with PNG images/ and masks/; without it SALT_TGS_DATA, ./data, ../data or the built-in synthetic data set")
         p.add_argument('--out', metavar='DIR', default='salt-run', help='a new folder for the results (default: %(default)s)')
-        p.add_argument('--preset', type=_preset, metavar='NAME|FILE', default='quick', help='quick; shipped, of the network that comes with the package; longer and taught, which go on from a run of it; seed, of the solution that this project grew from; or a JSON file with a recipe of your own, such as the run.json of a run, changed (default: %(default)s)')
+        p.add_argument('--preset', type=_preset, metavar='NAME|FILE', default='quick', help='quick; medium, of four times its epochs; best, of the network that comes with the package; longer and taught, which go on from a run of either; seed, of the solution that this project grew from; or a JSON file with a recipe of your own, such as the run.json of a run, changed (default: %(default)s)')
         p.add_argument('--start', metavar='DIR', nargs='+', help='the folder of an earlier run, whose networks this one goes on from; for the recipe taught they label the test tiles, too; of several runs the first is gone on from, and all label')
         p.add_argument('--folds', type=_folds, metavar='N', help="number of folds, instead of the recipe's")
         p.add_argument('--encoder', metavar='NAME', help="instead of the recipe's: tf_efficientnet_lite0, whose ImageNet weights are installed; tf_efficientnet_lite1 and 2 and resnet34, for which an error says how to get them; or another name that timm knows, with weights of your own or none")

@@ -345,8 +345,10 @@ def seed_stages(
 # %% ../nbs/03_training.ipynb #073f365b
 RECIPES = {r.name: r for r in (
     Recipe('quick', (Stage(128, 'bce', 2, 2e-3), Stage(128, 'symmetric_lovasz', 4, 2e-3)), lr_div=(3, 3, 1), folds=3),
-    Recipe('shipped', (Stage(128, 'bce', 6, 2e-3, wd=5e-2), Stage(128, 'symmetric_lovasz', 18, 2e-3, wd=5e-2)), head='HypercolumnHead', decoder_channels=(96, 64, 48, 32),
+    Recipe('medium', (Stage(128, 'bce', 6, 2e-3, wd=5e-2), Stage(128, 'symmetric_lovasz', 18, 2e-3, wd=5e-2)), head='HypercolumnHead', decoder_channels=(96, 64, 48, 32),
            drop_path=.2, augment=('flip', 'warp', 'light', 'cutout'), lr_div=(3, 3, 1), div_final=20., snapshots=5, average=True),
+    Recipe('best', (Stage(104, 'bce', 8, 2e-3, wd=5e-2), Stage(104, 'symmetric_lovasz', 24, 2e-3, wd=5e-2), Stage(128, 'symmetric_lovasz', 36, 2e-3, wd=5e-2)), head='HypercolumnHead',
+           decoder_channels=(96, 64, 48, 32), drop_path=.2, augment=('flip', 'warp', 'light', 'cutout'), lr_div=(3, 3, 1), div_final=20., snapshots=8, average=True),
     Recipe('longer', (Stage(104, 'symmetric_lovasz', 6, 1e-3), Stage(128, 'symmetric_lovasz', 5, 5e-4)), head='HypercolumnHead', decoder_channels=(96, 64, 48, 32),
            goes_on=True, lr_div=(3, 3, 1), div_final=20., snapshots=5, average=True),
     Recipe('taught', (Stage(104, 'symmetric_lovasz', 6, 1e-3), Stage(128, 'symmetric_lovasz', 3, 5e-4)), head='HypercolumnHead', decoder_channels=(96, 64, 48, 32),

@@ -64,7 +64,7 @@ def test_killed_and_resumed(unbroken, tiles, tmp_path, round):
 @fault('stop and go on')
 def test_resume_wants_the_same_settings(unbroken, tiles):
     before = weights(unbroken)
-    for words, more in (('another recipe', ['--resume', '--preset', 'shipped']), ('another seed', ['--resume', '--seed', 1]), ('--resume', [])):
+    for words, more in (('another recipe', ['--resume', '--preset', 'best']), ('another seed', ['--resume', '--seed', 1]), ('--resume', [])):
         assert words in run(train(tiles, unbroken, *more), code=1)
     assert weights(unbroken) == before
 

@@ -437,7 +437,7 @@ def test_training_goes_on_from_what_was_decided(tmp_path, weights):
         if k == 3: assert '3 reviewed tiles are too few for 2 folds' in run(train, code=1)
         r.decide(many.ids[k], 'correct', as_png(many.masks[k]))
     r.looker.stop()
-    assert '--preset, --batch-size: not with --reviewed' in run([*train, '--preset', 'shipped', '--batch-size', 4], code=1) and not (tmp_path/'better').exists()
+    assert '--preset, --batch-size: not with --reviewed' in run([*train, '--preset', 'best', '--batch-size', 4], code=1) and not (tmp_path/'better').exists()
     run(train)
     kept, shown = (json.loads((tmp_path/f/'metrics.json').read_text()) for f in ('better', 'tiles-review'))
     assert kept == shown and kept['official']['n'] == 12

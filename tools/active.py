@@ -25,7 +25,7 @@ from salt_tgs.model import write_atomically
 from salt_tgs.review import worth_a_look
 from salt_tgs.training import RECIPES, Stage, commit, train_fold
 
-BASE = replace(RECIPES['shipped'], name='one-fold', stages=(Stage(128, 'bce', 3, 2e-3, wd=5e-2), Stage(128, 'symmetric_lovasz', 10, 2e-3, wd=5e-2)), snapshots=3)
+BASE = replace(RECIPES['medium'], name='one-fold', stages=(Stage(128, 'bce', 3, 2e-3, wd=5e-2), Stage(128, 'symmetric_lovasz', 10, 2e-3, wd=5e-2)), snapshots=3)
 GO_ON = replace(BASE, name='looked', goes_on=True, taught=.5, stages=(Stage(128, 'symmetric_lovasz', 12, 1e-3, wd=5e-2),))
 
 

@@ -2,7 +2,7 @@
 
     SALT_TGS_DATA=PATH python tools/ensembles.py
 
-For the committed folds of `shipped`, `growing-half` and `long`: each tile is marked by the networks that never saw it, of every recipe
+For the committed folds of `best`, `medium` and `growing-half`: each tile is marked by the networks that never saw it, of every recipe
 alone and of every set of recipes, on the folds that all of the set have. The threshold is one half. Writes nbs/results/ensembles.json;
 some ten minutes of one thread.
 """
@@ -22,7 +22,7 @@ from salt_tgs.submission import _read_run, gather_folds, make_folds
 from salt_tgs.training import commit
 
 ROOT = Path(__file__).parent.parent
-NAMES = ('shipped', 'growing-half', 'long')
+NAMES = ('best', 'medium', 'growing-half')
 
 
 def main():

@@ -1,4 +1,4 @@
-"""Screens: ten epochs of the shipped network's recipe with one thing changed, on two folds, beside the same ten epochs unchanged.
+"""Screens: ten epochs of the recipe `medium` with one thing changed, on two folds, beside the same ten epochs unchanged.
 
     python tools/screen.py DATA OUT [--only NAME ...] [--folds 0 1]
 
@@ -44,7 +44,7 @@ LOSSES |= dict(relu=partial(symmetric_lovasz, error=F.relu), salt_only=partial(l
 def stages(first='bce', then='symmetric_lovasz', size=104, lr=2e-3, wd=5e-2, bs=16) -> tuple[Stage, ...]: # three epochs and seven
     return Stage(size, first, 3, lr, wd=wd, bs=bs), Stage(size, then, 7, lr, wd=wd, bs=bs)
 
-BASE = replace(RECIPES['shipped'], name='screen', stages=stages(), snapshots=3)
+BASE = replace(RECIPES['medium'], name='screen', stages=stages(), snapshots=3)
 CHANGES = dict(  # by name; what is not named is as in the base
     base={},
     fast=dict(stages=stages(lr=4e-3)),

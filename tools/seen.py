@@ -2,8 +2,8 @@
 
     SALT_TGS_DATA=PATH python tools/seen.py
 
-For the committed folds of `shipped`: the network of each fold marks the tiles of the next one, which it has seen.
-For the first fold of `shipped` and of `long`, the same recipe with more time: the tiles of fold 1, seen, and of fold 0, unseen.
+For the committed folds of `medium`: the network of each fold marks the tiles of the next one, which it has seen.
+For the first fold of `medium` and of `best`, the same recipe with more time: the tiles of fold 1, seen, and of fold 0, unseen.
 Writes nbs/results/seen.json; two minutes of two threads.
 """
 import json
@@ -38,9 +38,9 @@ def first(tiles, name, folds) -> dict: # 'seen' and 'unseen', each with tiles, m
 def main():
     start = time.perf_counter()
     tiles = load_data(find_data()).train
-    recipe = _read_run(ROOT/'weights'/'shipped')[1]
-    nets = gather_folds(ROOT/'weights'/'shipped'/'networks', recipe)[0]
-    folds, unseen = make_folds(tiles, recipe), pd.read_csv(ROOT/'nbs'/'results'/'oof'/'shipped.csv', index_col='id').score
+    recipe = _read_run(ROOT/'weights'/'medium')[1]
+    nets = gather_folds(ROOT/'weights'/'medium'/'networks', recipe)[0]
+    folds, unseen = make_folds(tiles, recipe), pd.read_csv(ROOT/'nbs'/'results'/'oof'/'medium.csv', index_col='id').score
     lit, scores, masks = tiles.images.max((1, 2)) > 0, dict(seen=[], unseen=[]), []
     for k in nets:
         part = tiles[lit & (folds == (k + 1) % len(nets))]
@@ -50,7 +50,7 @@ def main():
         masks.append(part.masks)
     scores, masks = {name: np.concatenate(s) for name, s in scores.items()}, np.concatenate(masks)
     table = {name: dict(mean=s.mean(), se=score_se(s), by_size={k: [int(r.tiles), float(r.score)] for k, r in by_size(s, masks).iterrows()}) for name, s in scores.items()}
-    about = dict(first_fold={name: first(tiles, name, folds) for name in ('shipped', 'long')}, run='shipped', tiles=len(masks), device='cpu', threads=torch.get_num_threads(), seconds=round(time.perf_counter() - start), commit=commit())
+    about = dict(first_fold={name: first(tiles, name, folds) for name in ('medium', 'best')}, run='medium', tiles=len(masks), device='cpu', threads=torch.get_num_threads(), seconds=round(time.perf_counter() - start), commit=commit())
     write_atomically(ROOT/'nbs'/'results'/'seen.json', (json.dumps(table | about, indent=1) + '\n').encode())
     print(json.dumps(table, indent=1))
 
