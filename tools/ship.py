@@ -1,9 +1,9 @@
 """Take what must last out of a run's folder.
 
-`python tools/ship.py RUN --folds FOLDS` makes the network that comes with the package, in half precision, in `salt_tgs/weights`, and
-its file for the engine, in eight bits, calibrated with unlabelled tiles. RUN is what `salt-tgs train --all-tiles` wrote, so that
-nothing is left to score it with; FOLDS is the run that it went on from, or one of the same recipe, and `ensemble.json` says how that
-one scored. What the training cost goes to `nbs/results/all-tiles.csv`.
+`python tools/ship.py RUN --folds weights/NAME` makes the network that comes with the package, in half precision, in `salt_tgs/weights`,
+and its file for the engine, in eight bits, calibrated with unlabelled tiles. RUN is what `salt-tgs train --all-tiles` wrote, so that
+nothing is left to score it with; NAME is a kept run that it went on from, or one of the same recipe, and `ensemble.json` says how its
+tiles scored, by `nbs/results/oof/NAME.csv`. What the training cost goes to `nbs/results/all-tiles.csv`.
 
 `python tools/ship.py RUN --teachers weights/NAME` keeps all finished folds, one network each, in half precision, as a run that
 `salt-tgs train --start weights/NAME` can go on from.
@@ -13,17 +13,28 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 
-from salt_tgs.data import find_data, load_data
+from salt_tgs.data import Tiles, find_data, load_data
 from salt_tgs.engine import export_onnx, use_onnx
 from salt_tgs.ensemble import Ensemble
+from salt_tgs.losses import score_se, tile_scores
 from salt_tgs.model import save_network, write_atomically
 from salt_tgs.submission import gather_folds
 from salt_tgs.training import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS, RESULTS = ROOT/'salt_tgs'/'weights', ROOT/'nbs'/'results'
+
+
+def official(name: str, recipe: Recipe, tiles: Tiles) -> dict:
+    "What the folds of a kept run scored, as `ensemble.json` says it."
+    table = pd.read_csv(RESULTS/'oof'/f'{name}.csv', index_col='id')
+    truth = tiles.masks[[tiles.ids.index(i) for i in table.index]]
+    return dict(mean=float(table.score.mean()), se=float(score_se(table.score.to_numpy())), folds=table.fold.nunique(), of=recipe.folds, n=len(table),
+                by_fold={str(k): float(s) for k, s in table.groupby('fold').score.mean().items()}, all_empty=float(tile_scores(np.zeros_like(truth), truth).mean()))
 
 
 def ship(run: Path, folds: Path) -> Path:
@@ -36,7 +47,7 @@ def ship(run: Path, folds: Path) -> Path:
     recipes = [json.loads((r/'run.json').read_text())['recipe'] for r in (run, folds)]
     if recipes[0] != recipes[1] and before not in {n.meta['sha256'] for nets in gather_folds(folds/'networks', Recipe.read(recipes[1]))[0].values() for n in nets}: raise SystemExit(f'{run}: neither of the recipe of {folds} nor gone on from one of its networks')
     write_atomically(RESULTS/'all-tiles.csv', (run/'history.csv').read_bytes())
-    ensemble.save(WEIGHTS, torch.float16, official=json.loads((folds/'metrics.json').read_text())['official'])
+    ensemble.save(WEIGHTS, torch.float16, official=official(folds.name, Recipe.read(recipes[1]), data.train))
     shipped, tiles = Ensemble.load(WEIGHTS, engine=False), data.test.images
     export_onnx(shipped.members[0], WEIGHTS/'member00.onnx', tiles[tiles.max((1, 2)) > 0][:256], shipped.threshold)
     use_onnx(WEIGHTS)
@@ -62,7 +73,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('run', type=Path)
     what = p.add_mutually_exclusive_group(required=True)
-    what.add_argument('--folds', type=Path, metavar='DIR')
+    what.add_argument('--folds', type=Path, metavar='weights/NAME')
     what.add_argument('--teachers', type=Path, metavar='DIR')
     args = p.parse_args()
     run = args.run.resolve()
