@@ -447,7 +447,9 @@ def _check_start(recipe: Recipe, start: str | Path | list[str | Path] | None):
 def _check(recipe: Recipe, data: SaltData, start: str | Path | list[str | Path] | None, out: str | Path):
     "Refuse tiles that a recipe cannot take, and a folder in which the run to go on from would be lost."
     side, most = max(data.train.images.shape[1:]), min(s.size for s in recipe.stages)
-    if recipe.how == 'pad' and side > most: raise ValueError(f'tiles of {side} pixels a side; the recipe {recipe.name} takes up to {most}: cut them into smaller ones')
+    if recipe.how == 'pad' and side > most:
+        others = [r.name for r in RECIPES.values() if r.how == 'pad' and not (r.goes_on or r.taught) and side <= min(s.size for s in r.stages)]
+        raise ValueError(f'tiles of {side} pixels a side; the recipe {recipe.name} takes up to {most}: cut them into smaller ones' + (f", or take {' or '.join(others)}" if others else ''))
     if Path(out).resolve() in [p.resolve() for p in _folders(start)]: raise ValueError(f'{out}: the run to go on from is there; choose another --out')
     if recipe.taught and _folders(start) and not len(data.test): raise DataError(f'the recipe {recipe.name} learns from test tiles, too, and these data hold none')
 
