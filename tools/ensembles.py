@@ -4,7 +4,7 @@
 
 For the committed folds of `best`, `medium` and `growing-half`: each tile is marked by the networks that never saw it, of every recipe
 alone and of every set of recipes, on the folds that all of the set have. The threshold is one half. Writes nbs/results/ensembles.json;
-some ten minutes of one thread.
+some four minutes of two threads.
 """
 import json
 import time

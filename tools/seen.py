@@ -4,7 +4,7 @@
 
 For the committed folds of `medium`: the network of each fold marks the tiles of the next one, which it has seen.
 For the first fold of `medium` and of `best`, the same recipe with more time: the tiles of fold 1, seen, and of fold 0, unseen.
-Writes nbs/results/seen.json; two minutes of two threads.
+Writes nbs/results/seen.json; two minutes of one thread.
 """
 import json
 import time

@@ -3,7 +3,8 @@
 `python tools/ship.py RUN --folds weights/NAME` makes the network that comes with the package, in half precision, in `salt_tgs/weights`,
 and its file for the engine, in eight bits, calibrated with unlabelled tiles. RUN is what `salt-tgs train --all-tiles` wrote, so that
 nothing is left to score it with; NAME is a kept run that it went on from, or one of the same recipe, and `ensemble.json` says how its
-tiles scored, by `nbs/results/oof/NAME.csv`. What the training cost goes to `nbs/results/all-tiles.csv`.
+tiles scored, by `nbs/results/oof/NAME.csv`. What the training cost goes to `nbs/results/all-tiles.csv`. Without RUN the network stays,
+and only its scores are written anew, after further folds.
 
 `python tools/ship.py RUN --teachers weights/NAME` keeps all finished folds, one network each, in half precision, as a run that
 `salt-tgs train --start weights/NAME` can go on from.
@@ -37,6 +38,15 @@ def official(name: str, recipe: Recipe, tiles: Tiles) -> dict:
                 by_fold={str(k): float(s) for k, s in table.groupby('fold').score.mean().items()}, all_empty=float(tile_scores(np.zeros_like(truth), truth).mean()))
 
 
+def rescore(folds: Path) -> Path:
+    "Say anew what the recipe of the package's network scored."
+    about = json.loads((WEIGHTS/'ensemble.json').read_text())
+    recipe = Recipe.read(json.loads((folds/'run.json').read_text())['recipe'])
+    if (made := json.loads((WEIGHTS/'member00.json').read_text())['recipe']) != recipe.name: raise SystemExit(f"{folds}: of the recipe {recipe.name}, the package's network of {made}")
+    write_atomically(WEIGHTS/'ensemble.json', (json.dumps(about | dict(official=official(folds.name, recipe, load_data(find_data()).train)), indent=1) + '\n').encode())
+    return WEIGHTS
+
+
 def ship(run: Path, folds: Path) -> Path:
     "Write the network of all tiles into the package."
     ensemble = Ensemble.load(run/'ensemble')
@@ -46,8 +56,8 @@ def ship(run: Path, folds: Path) -> Path:
     if data.train.sha256() != json.loads((run/'run.json').read_text())['data']: raise SystemExit(f'{run}: trained on other data than are found here; SALT_TGS_DATA names the folder')
     recipes = [json.loads((r/'run.json').read_text())['recipe'] for r in (run, folds)]
     if recipes[0] != recipes[1] and before not in {n.meta['sha256'] for nets in gather_folds(folds/'networks', Recipe.read(recipes[1]))[0].values() for n in nets}: raise SystemExit(f'{run}: neither of the recipe of {folds} nor gone on from one of its networks')
-    write_atomically(RESULTS/'all-tiles.csv', (run/'history.csv').read_bytes())
     ensemble.save(WEIGHTS, torch.float16, official=official(folds.name, Recipe.read(recipes[1]), data.train))
+    write_atomically(RESULTS/'all-tiles.csv', (run/'history.csv').read_bytes())
     shipped, tiles = Ensemble.load(WEIGHTS, engine=False), data.test.images
     export_onnx(shipped.members[0], WEIGHTS/'member00.onnx', tiles[tiles.max((1, 2)) > 0][:256], shipped.threshold)
     use_onnx(WEIGHTS)
@@ -71,14 +81,15 @@ def keep(run: Path, recipe: Recipe, folder: Path) -> Path:
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('run', type=Path)
+    p.add_argument('run', type=Path, nargs='?')
     what = p.add_mutually_exclusive_group(required=True)
     what.add_argument('--folds', type=Path, metavar='weights/NAME')
     what.add_argument('--teachers', type=Path, metavar='DIR')
     args = p.parse_args()
-    run = args.run.resolve()
-    recipe = Recipe.read(json.loads((run/'run.json').read_text())['recipe'])
-    folder = keep(run, recipe, args.teachers) if args.teachers else ship(run, args.folds.resolve())
+    if args.run is None and args.teachers: p.error('--teachers wants RUN, whose folds are kept')
+    run = args.run and args.run.resolve()
+    if args.teachers: folder = keep(run, Recipe.read(json.loads((run/'run.json').read_text())['recipe']), args.teachers)
+    else: folder = ship(run, args.folds.resolve()) if run else rescore(args.folds.resolve())
     print(f"{folder}: {sum(f.stat().st_size for f in folder.rglob('*') if f.is_file()) / 1e6:.1f} MB")
 
 
