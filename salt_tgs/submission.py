@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RULES', 'SIZES', 'check_submission', 'write_submission', 'submit', 'make_folds', 'train_folds', 'gather_folds',
-           'by_size', 'Result', 'report', 'result_row', 'write_results', 'compare_scores', 'compare_runs',
-           'pick_recipe', 'prepare_out', 'predict_test', 'predict_submission', 'train', 'run', 'pseudo_labels',
-           'Teacher', 'train_all', 'train_reviewed', 'evaluate']
+           'by_size', 'summarize_scores', 'Result', 'report', 'result_row', 'write_results', 'compare_scores',
+           'compare_runs', 'pick_recipe', 'prepare_out', 'predict_test', 'predict_submission', 'train', 'run',
+           'pseudo_labels', 'Teacher', 'train_all', 'train_reviewed', 'evaluate']
 
 # %% ../nbs/05_submission.ipynb #912f5d42
 import base64
@@ -194,6 +194,17 @@ def by_size(
     parts = {name: scores[size == i] for i, name in enumerate(SIZES)}
     return pd.DataFrame({name: dict(tiles=len(p), score=p.mean() if len(p) else np.nan, se=score_se(p) if len(p) > 1 else np.nan) for name, p in parts.items()}).T.astype(dict(tiles=int)).rename_axis('true mask')
 
+# %% ../nbs/05_submission.ipynb #758373f8
+def summarize_scores(
+    scores: np.ndarray, # shape (n,), official score of each tile
+    folds: np.ndarray, # shape (n,), the fold of each
+    of: int, # folds of the recipe, finished or not
+    masks: np.ndarray, # shape (n, h, w), boolean: the truth
+) -> dict: # mean, its standard error, the mean of each fold, and what all-empty masks would score
+    "What is quoted of a run."
+    return dict(mean=float(scores.mean()), se=float(score_se(scores)), folds=len(np.unique(folds)), of=of, n=len(scores),
+                by_fold={int(k): float(scores[folds == k].mean()) for k in np.unique(folds)}, all_empty=float((~masks.any((1, 2))).mean()))
+
 # %% ../nbs/05_submission.ipynb #f14748f4
 @dataclass
 class Result:
@@ -216,9 +227,7 @@ class Result:
         import fastai, timm
         truth, mean = self.data.train.masks, lambda s: dict(mean=float(s.mean()), se=float(score_se(s)))
         gain = {} if self.before is None else dict(before=mean(self.before), gain=mean(self.scores - self.before))
-        return gain | dict(official=dict(mean=float(self.scores.mean()), se=float(score_se(self.scores)), folds=len(np.unique(self.folds)), of=self.recipe.folds, n=len(self.scores),
-                                  by_fold={int(k): float(self.scores[self.folds == k].mean()) for k in np.unique(self.folds)},
-                                  all_empty=float(tile_scores(np.zeros_like(truth), truth).mean())),
+        return gain | dict(official=summarize_scores(self.scores, self.folds, self.recipe.folds, truth),
                     by_size=[{k: None if v != v else v for k, v in r.items()} for r in by_size(self.scores, truth).reset_index().to_dict('records')], commit=self.settings.get('commit'),
                     threshold=self.ensemble.threshold, seconds={k: round(v, 1) for k, v in self.seconds.items()},
                     device=self.settings['device'], data=self.data.name,

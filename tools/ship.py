@@ -14,16 +14,14 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
 from salt_tgs.data import Tiles, find_data, load_data
 from salt_tgs.engine import export_onnx, use_onnx
 from salt_tgs.ensemble import Ensemble
-from salt_tgs.losses import score_se, tile_scores
 from salt_tgs.model import save_network, write_atomically
-from salt_tgs.submission import gather_folds
+from salt_tgs.submission import gather_folds, summarize_scores
 from salt_tgs.training import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,9 +31,7 @@ WEIGHTS, RESULTS = ROOT/'salt_tgs'/'weights', ROOT/'nbs'/'results'
 def official(name: str, recipe: Recipe, tiles: Tiles) -> dict:
     "What the folds of a kept run scored, as `ensemble.json` says it."
     table = pd.read_csv(RESULTS/'oof'/f'{name}.csv', index_col='id')
-    truth = tiles.masks[[tiles.ids.index(i) for i in table.index]]
-    return dict(mean=float(table.score.mean()), se=float(score_se(table.score.to_numpy())), folds=table.fold.nunique(), of=recipe.folds, n=len(table),
-                by_fold={str(k): float(s) for k, s in table.groupby('fold').score.mean().items()}, all_empty=float(tile_scores(np.zeros_like(truth), truth).mean()))
+    return summarize_scores(table.score.to_numpy(), table.fold.to_numpy(), recipe.folds, tiles.masks[[tiles.ids.index(i) for i in table.index]])
 
 
 def rescore(folds: Path) -> Path:
