@@ -53,6 +53,7 @@ CHANGES = dict(  # by name; what is not named is as in the base
     flip_only=dict(augment=('flip',)),
     sharp=dict(head='SharpHead'),
     lite1=dict(encoder='tf_efficientnet_lite1'),
+    lite2=dict(encoder='tf_efficientnet_lite2'),
     no_drop_path=dict(drop_path=0.),
     together=dict(augment=('flip',), drop_path=0., stages=stages(lr=4e-3)),  # what gained and costs no time
     no_scse=dict(block='Ungated'),
