@@ -14,6 +14,7 @@ import hashlib
 import importlib.resources
 import io
 import json
+import math
 import os
 import random
 import signal
@@ -66,7 +67,8 @@ class TileLoader(DataLoader):
 
     def create_batches(self, samples):
         for idx in self.chunkify(samples):
-            lot = torch.randint(self.n, len(self.x), (self.n_more,)) if self.n_more else torch.tensor([], dtype=torch.long)
+            ranks = max(1, num_distrib())  # all processes draw the same numbers, and each keeps its own share
+            lot = torch.randint(self.n, len(self.x), (self.n_more * ranks,))[rank_distrib()::ranks] if self.n_more else torch.tensor([], dtype=torch.long)
             idx = torch.cat([torch.tensor(idx), lot])
             self.now, idx = idx.tolist(), idx.to(self.x.device)
             yield self.x[idx], self.y[idx]
@@ -377,6 +379,10 @@ def check_recipe(
         if type(value := getattr(recipe, what)) is not int or value < least: raise ValueError(f'recipe {recipe.name}: {what} is a whole number of at least {least}, not {value!r}')
     for what, length in dict(lr_div=3, moms=3, decoder_channels=4).items():
         if type(value := getattr(recipe, what)) is not tuple or len(value) != length or not all(_number(v, 1e-6, 1e9) for v in value): raise ValueError(f'recipe {recipe.name}: {what} is a tuple of {length} numbers above 0, not {value!r}')
+    if max(recipe.moms) >= 1: raise ValueError(f'recipe {recipe.name}: moms are below 1, not {recipe.moms}')
+    if not all(type(c) is int for c in recipe.decoder_channels): raise ValueError(f'recipe {recipe.name}: decoder_channels are whole numbers, not {recipe.decoder_channels}')
+    for what in ('goes_on', 'fresh', 'average'):
+        if type(value := getattr(recipe, what)) is not bool: raise ValueError(f'recipe {recipe.name}: {what} is true or false, not {value!r}')
     for what, value, known in (('how', recipe.how, ('pad', 'resize')), ('split', recipe.split, ('coverage', 'depth'))):
         if value not in known: raise ValueError(f'recipe {recipe.name}: {what} is one of {", ".join(known)}, not {value!r}')
     last = recipe.stages[-1].epochs * recipe.stages[-1].cycles
@@ -521,10 +527,10 @@ class Progress(Callback):
     def after_batch(self):
         if not self.training: return
         self.began = self.began or time.perf_counter()
-        self.bar.update(len(self.yb[0]))
+        self.bar.update(len(self.yb[0]) * max(1, num_distrib()))
         self.bar.set_postfix(loss=f'{self.smooth_loss.item():.3f}', refresh=False)
     def after_epoch(self):
-        if self.bar.disable and self.began: print(f'{self.about}epoch {self.epoch + 1} of {self.n_epoch}: loss {self.smooth_loss.item():.3f}, {time.perf_counter() - self.began:.0f} s', file=sys.stderr, flush=True)
+        if self.bar.disable and self.began and not rank_distrib(): print(f'{self.about}epoch {self.epoch + 1} of {self.n_epoch}: loss {self.smooth_loss.item():.3f}, {time.perf_counter() - self.began:.0f} s', file=sys.stderr, flush=True)
 
 # %% ../nbs/03_training.ipynb #07000e49
 def total_tiles(
@@ -677,7 +683,7 @@ def train_fold(
                 if cycle: model.load_state_dict(state['start'])
                 elif stage.cycles > 1: state['start'] = copy.deepcopy(model.state_dict())
                 last = i == len(recipe.stages) - 1
-                state |= dict(at=at, keep=-(-(recipe.snapshots - len(state['paths'])) // (stage.cycles - cycle)) if last else 0)
+                state |= dict(at=at, keep=math.ceil((recipe.snapshots - len(state['paths'])) / (stage.cycles - cycle)) if last else 0)
             save = Checkpoint(path, state, state['keep'], 0 if valid is None else recipe.every, back, size=stage.size, **meta)
             fit_stage(model, train, train[:1] if valid is None else valid, stage, recipe, (save, *([Progress(bar, ('all tiles' if valid is None else f'fold {fold}') + f', stage {i + 1} of {len(recipe.stages)}, ' + f'cycle {cycle + 1} of {stage.cycles}, ' * (stage.cycles > 1))] if bar is not None else []), *cbs), device, pseudo)
             back = None
