@@ -199,14 +199,14 @@ def predict_command(
     there = [p for p in (*(p for known in files.values() for p in known.values()), table) if p.exists()]
     if there and not (args.overwrite or args.resume): raise DataError(f'{there[0]}: already there' + f', and {len(there) - 1} more' * (len(there) > 1) + '; choose another --out, say --resume to do only those that are missing, or --overwrite')
     ensemble = Ensemble.load(args.weights)
-    if args.threshold is not None: ensemble.threshold = args.threshold
+    if args.threshold is not None: ensemble.threshold, ensemble.peak = args.threshold, 0.  # who asks for less wants to see it
     if kaggle:
         from salt_tgs.submission import predict_submission
         if args.resume and there: print(f'{table}: already there, whole'); return 0
         print(f'{predict_submission(paths[0], table, ensemble)}: checked, ready for `salt-tgs submit`')
         return 0
     if args.weights is None and (strange := _strange(list(images.values()))): print(f'salt-tgs: {strange}', file=sys.stderr)
-    note, asked = out/'predict.json', f'{ensemble.threshold:g}, ' + ', '.join(f'{weights[:8]} {engine}' for weights, engine in zip(*_members(ensemble).values()))
+    note, asked = out/'predict.json', f'{ensemble.threshold:g}, ' + f'peak {ensemble.peak:g}, ' * (ensemble.peak > 0) + ', '.join(f'{weights[:8]} {engine}' for weights, engine in zip(*_members(ensemble).values()))
     try: made = json.loads(note.read_text()) if note.exists() else {}  # by which threshold and networks, picture by picture
     except (OSError, ValueError): made = None
     if type(made) is not dict or not all(type(v) is str for v in made.values()): raise DataError(f'{note}: not a file of this command; choose another --out')
@@ -221,7 +221,7 @@ def predict_command(
             for shape in dict.fromkeys(images[id].shape for id in todo[k:k + 64]):
                 ids = [id for id in todo[k:k + 64] if images[id].shape == shape]
                 probs = ensemble.predict(np.stack([images[id] for id in ids]))
-                for id, p, mask in zip(ids, probs, to_masks(probs, ensemble.threshold, full_is_empty=False)):
+                for id, p, mask in zip(ids, probs, to_masks(probs, ensemble.threshold, False, ensemble.peak)):
                     for kind, picture in dict(probabilities=(p * 255).round().astype('uint8'), outlines=_outlined(images[id], mask), masks=mask.astype('uint8') * 255).items():
                         if not (args.resume and files[id][kind].exists()): write_atomically(files[id][kind], _png(picture))
                     bar.update()

@@ -63,6 +63,7 @@ def to_masks(
     probs: np.ndarray, # shape (n, h, w), 0 to 1
     threshold: float=.5, # salt is what lies above
     full_is_empty: bool=True, # the competition's rule: no mask is full
+    peak: float=0., # a tile without any probability of at least this is left empty
 ) -> np.ndarray: # shape (n, h, w), boolean
     """Masks from probabilities.
 
@@ -70,6 +71,7 @@ def to_masks(
     [[[False, True]], [[False, False]]]
     """
     masks = probs > threshold
+    masks[probs.max((1, 2)) < peak] = False
     if full_is_empty: masks[masks.all((1, 2))] = False
     return masks
 
@@ -80,8 +82,9 @@ class Ensemble:
         members: Iterable[Unet], # as `load_network` gives them
         threshold: float=.5, # probability above which a pixel is salt
         device: str='cpu', # where to compute
+        peak: float=0., # a tile without any probability of at least this is left empty
     ):
-        self.about = {}
+        self.about, self.peak = {}, float(peak)
         self.members, self.threshold, self.device = [m.eval().to(device, memory_format=torch.channels_last) for m in members], float(threshold), device
         if not self.members: raise ValueError('an ensemble needs at least one network')
         if any(not {'size', 'how'} <= m.meta.keys() for m in self.members): raise ValueError('a member does not say in which frame it was trained; save it by `save_network` with size and how')
@@ -127,9 +130,9 @@ class Ensemble:
         x = torch.from_numpy(np.array(tiles, order='C')).to(self.device)[:, None].float() / 255
         views = []
         for m in self.members:
-            how = m.meta['how'], m.meta.get('tile', 0)
-            framed = frame(x, m.meta['size'], *how).contiguous(memory_format=torch.channels_last)
-            views += [unframe(v.float(), *x.shape[-2:], *how)[:, 0] for v in (flip_views(m, framed) if tta else [m(framed)])]
+            framing = m.meta['how'], m.meta.get('tile', 0)
+            framed = frame(x, m.meta['size'], *framing).contiguous(memory_format=torch.channels_last)
+            views += [unframe(v.float(), *x.shape[-2:], *framing)[:, 0] for v in (flip_views(m, framed) if tta else [m(framed)])]
         logits = torch.stack(views)
         maps, p = [logits.mean(0).sigmoid()], logits.sigmoid() if spread else None
         if spread: maps.append(((p - p.mean(0))**2).mean(0).sqrt())
@@ -139,8 +142,8 @@ class Ensemble:
         tiles: np.ndarray, # shape (n, h, w), bytes 0 to 255
         full_is_empty: bool=True, # the competition's rule: no mask is full
     ) -> np.ndarray: # shape (n, h, w), boolean
-        "Salt or not, by the ensemble's own threshold."
-        return to_masks(self.predict(tiles), self.threshold, full_is_empty)
+        "Salt or not, by the ensemble's own threshold and peak."
+        return to_masks(self.predict(tiles), self.threshold, full_is_empty, self.peak)
 
     def save(self,
         folder: str | Path, # made if it is not there
@@ -154,7 +157,7 @@ class Ensemble:
         about = {k: v for k, v in self.about.items() if k != 'engine'} | about
         names = [f'member{i:02}' for i in range(len(self.members))]
         for name, m in zip(names, self.members): save_network(folder/name, m, dtype)
-        write_atomically(folder/'ensemble.json', (json.dumps(about | dict(members=names, threshold=self.threshold), indent=1) + '\n').encode())
+        write_atomically(folder/'ensemble.json', (json.dumps(about | dict(members=names, threshold=self.threshold, peak=self.peak), indent=1) + '\n').encode())
         return folder
 
     @classmethod
@@ -168,9 +171,10 @@ class Ensemble:
         path = Path(folder)/'ensemble.json'
         try:
             about = json.loads(path.read_text())
-            names, threshold = about['members'], float(about['threshold'])
+            names, threshold, peak = about['members'], float(about['threshold']), float(about.get('peak', 0))
             if not (type(names) is list and names and all(re.fullmatch('[A-Za-z0-9_-]+', n) for n in names)): raise ValueError('members are names of files in the same folder')
-            if not 0 <= threshold <= 1: raise ValueError(f'a threshold is from 0 to 1, not {threshold}')
+            for what, value in dict(threshold=threshold, peak=peak).items():
+                if not 0 <= value <= 1: raise ValueError(f'a {what} is from 0 to 1, not {value}')
             hashes = dict(about.get('engine', {}))
         except FileNotFoundError: raise WeightsError(f'{path}: missing; ' + (f'did you mean {Path(folder)/"ensemble"}?' if (Path(folder)/'ensemble'/'ensemble.json').exists() else 'make an ensemble with `salt-tgs run`, or name its folder by --weights')) from None
         except OSError as e: raise WeightsError(f'{path}: cannot be read ({e.strerror})') from None
@@ -183,7 +187,7 @@ class Ensemble:
         members = members or [load_network(Path(folder)/n) for n in names]
         for n, m in zip(names, members):
             if not {'size', 'how'} <= m.meta.keys(): raise WeightsError(f'{Path(folder)/n}.json: does not say in which frame the network was trained')
-        ensemble = cls(members, threshold, device)
+        ensemble = cls(members, threshold, device, peak)
         ensemble.about = about
         return ensemble
 

@@ -105,6 +105,10 @@ def make_folds(
     return coverage_folds(tiles.masks.mean((1, 2)), tiles.depths, tiles.ids, recipe.folds)
 
 # %% ../nbs/05_submission.ipynb #e5000a01
+def _threads(workers: int, folds: int, scheduler: str | None) -> int | None: # none: the scheduler's workers know
+    "How many threads a fold has, where folds are trained side by side on this machine."
+    return None if scheduler else max(1, torch.get_num_threads() // min(workers, folds))
+
 def _one_fold(train: Tiles, valid: Tiles, recipe: Recipe, folder: Path, fold: int, weights, seed: int, start: Unet | None, pseudo: Tiles | None, meta: dict, threads: int | None=None) -> tuple[list[Path], pd.DataFrame]:
     "A fold, in a worker's process; if an earlier worker died over it, from that one's checkpoint on."
     if threads: torch.set_num_threads(threads)
@@ -146,9 +150,8 @@ def train_folds(
 # %% ../nbs/05_submission.ipynb #e5000a03
 def _folds_by_dask(folds: dict[int, tuple], workers: int, scheduler: str | None) -> tuple[dict[int, list[Path]], pd.DataFrame]:
     "Each fold on a worker, of this machine or of a cluster; what `train_folds` gives."
-    workers = min(workers, len(folds))
-    threads = None if scheduler else max(1, torch.get_num_threads() // workers)
-    with dask_client(workers, scheduler) as client:
+    threads = _threads(workers, len(folds), scheduler) if workers > 1 else None
+    with dask_client(min(workers, len(folds)), scheduler) as client:
         futures = {k: client.submit(_one_fold, *(client.scatter(a, hash=False) if isinstance(a, Tiles) else a for a in args), threads, key=f'{args[3]}-fold{k}-{time.time_ns()}', pure=False, retries=2) for k, args in folds.items()}
         done = {k: f.result() for k, f in futures.items()}
     return {k: paths for k, (paths, _) in done.items()}, pd.concat([rows for _, rows in done.values()], ignore_index=True)
@@ -181,7 +184,6 @@ def _read_run(run: Path) -> tuple[dict, Recipe]: # run.json; the recipe in it
     try: return before, Recipe.read(before['recipe'])
     except (KeyError, TypeError, AttributeError) as e: raise ValueError(f'{run}: its run.json is of another version ({e!r}); train that run again') from None
 
-
 # %% ../nbs/05_submission.ipynb #758373f6
 SIZES = {'no salt': 0, '1 to 99 px': 1, '100 to 999 px': 100, '1,000 to 4,999 px': 1000, 'larger': 5000}  # the smallest mask of each class, pixels
 
@@ -200,7 +202,7 @@ def summarize_scores(
     folds: np.ndarray, # shape (n,), the fold of each
     of: int, # folds of the recipe, finished or not
     masks: np.ndarray, # shape (n, h, w), boolean: the truth
-) -> dict: # mean, its standard error, the mean of each fold, and what all-empty masks would score
+) -> dict: # mean, its standard error, folds that are there and of how many, tiles, the mean of each fold, and what all-empty masks would score
     "What is quoted of a run."
     return dict(mean=float(scores.mean()), se=float(score_se(scores)), folds=len(np.unique(folds)), of=of, n=len(scores),
                 by_fold={int(k): float(scores[folds == k].mean()) for k in np.unique(folds)}, all_empty=float((~masks.any((1, 2))).mean()))
@@ -248,10 +250,11 @@ def _figures(r: Result) -> dict[str, str]: # HTML by title
     curves = Figure(figsize=(9, 3), layout='constrained'); a, b = curves.subplots(1, 2)
     for x in (a, b): x.locator_params(axis='x', integer=True)
     for k, rows in r.history.groupby('fold'):
-        rows = rows.assign(n=range(1, len(rows) + 1)); looked = rows.dropna()
-        a.plot(rows.n, rows.train_loss, color=f'C{k}', label=f'fold {k}'); a.plot(looked.n, looked.valid_loss, '.:', color=f'C{k}')
-        b.plot(looked.n, looked.official, 'o-', color=f'C{k}')
-    a.set(title='loss (dotted: unseen tiles)', xlabel='epoch'); a.legend(); b.set(title='score of unseen tiles in training, one view, threshold 0.5', xlabel='epoch')
+        rows = rows.assign(n=range(1, len(rows) + 1))
+        for i, (_, part) in enumerate(rows.groupby(['stage', 'cycle'])):  # another stage may have another loss
+            a.plot(part.n, part.train_loss, '.-', ms=3, color=f'C{k}', label=f'fold {k}' if i == 0 else None); a.plot(part.dropna().n, part.dropna().valid_loss, '.:', color=f'C{k}')
+        b.plot(rows.dropna().n, rows.dropna().official, 'o-', color=f'C{k}')
+    a.set(title='loss (dotted: unseen tiles)', xlabel='epoch'); a.legend(); b.set(title='score of unseen tiles (one view, cut at 0.5)', xlabel='epoch')
     thr = Figure(figsize=(9, 3), layout='constrained'); ax = thr.subplots()
     for k in np.unique(r.folds): ax.plot(THRESHOLDS, r.curve[:, r.folds == k].mean(1), color=f'C{k}', lw=1, label=f'fold {k}')
     ax.plot(THRESHOLDS, r.curve.mean(1), color='black', label='all'); ax.axvline(r.ensemble.threshold, color='gray', ls=':'); ax.set(xlabel='threshold', ylabel='official score'); ax.legend()
@@ -365,6 +368,9 @@ def pick_recipe(
     return replace(recipe, **{k: v for k, v in dict(folds=folds, encoder=encoder).items() if v is not None})
 
 # %% ../nbs/05_submission.ipynb #22772301
+_ASKED = dict(recipe='another recipe', data='other tiles', split='other folds', weights='other weights of the encoder', seed='another seed', start='another run to start from (--start)',
+              start_run='another run to start from (--start) or other test tiles', start_weights='another network to start from (--start)', unlabelled='another folder of test tiles')
+
 def prepare_out(
     out: str | Path, # the folder of a run
     settings: dict, # of this run, ready for JSON: an earlier run is resumed only with the same
@@ -383,7 +389,7 @@ def prepare_out(
             except (OSError, ValueError): raise FileExistsError(f'{out}: holds files, but no run that could be resumed (no readable run.json); choose another --out' + ', or say --overwrite' * about.exists()) from None
             now = json.loads(json.dumps(settings))
             if 'recipe' in now and _read_run(out)[1] == Recipe.read(now['recipe']): before['recipe'] = now['recipe']  # written by an older version
-            if wrong := [k for k in dict.fromkeys((*now, 'start_run', 'start_weights', 'start', 'unlabelled')) if before.get(k) != now.get(k)]: raise ValueError(f'{out}: the run there has another {dict(start_run="run to start from (--start) or other test tiles", start="run to start from (--start)", start_weights="network to start from (--start)", unlabelled="folder of test tiles").get(wrong[0], wrong[0])}' + (f' ({before["recipe"]["name"]}, {before["recipe"]["folds"]} folds)' if wrong[0] == 'recipe' else '') + '; give the same flags and data, or choose another --out')
+            if wrong := [k for k in dict.fromkeys((*now, 'start_run', 'start_weights', 'start', 'unlabelled')) if before.get(k) != now.get(k)]: raise ValueError(f'{out}: the run there has {_ASKED.get(wrong[0], wrong[0])}' + (f' ({before["recipe"]["name"]}, {before["recipe"]["folds"]} folds)' if wrong[0] == 'recipe' else '') + '; give the same flags and data, or choose another --out')
             return out
         if not about.exists(): raise FileExistsError(f'{out}: holds files, but no run (no run.json); choose another --out')
         if not overwrite: raise FileExistsError(f'{out}: holds files already; choose another --out, or say --resume to go on with that run or --overwrite to replace it')
@@ -405,7 +411,6 @@ def _ahead(items: Iterable) -> Iterator:
             coming = thread.submit(next, items, None)
             yield item
 
-
 # %% ../nbs/05_submission.ipynb #3738b302
 def predict_test(
     ensemble: Ensemble, # of all networks
@@ -416,11 +421,10 @@ def predict_test(
     rles, coverage = {}, []
     with tqdm(total=len(tiles), desc='test tiles', unit='tile', disable=None) as bar:
         for part in _ahead(tiles[i:i + chunk] for i in range(0, len(tiles), chunk)):
-            masks = to_masks(ensemble.predict(part.images, bar=bar), ensemble.threshold)
+            masks = to_masks(ensemble.predict(part.images, bar=bar), ensemble.threshold, peak=ensemble.peak)
             rles |= zip(part.ids, rle_encode_batch(masks))
             coverage.append(masks.mean((1, 2)))
     return rles, np.concatenate(coverage)
-
 
 # %% ../nbs/05_submission.ipynb #ab400004
 def predict_submission(
@@ -431,7 +435,6 @@ def predict_submission(
     "From a folder of test tiles to a submission, by networks that are trained already."
     tiles = TileFiles(data)
     return write_submission(path, predict_test(ensemble, tiles)[0], tiles.ids, tiles.shape)
-
 
 # %% ../nbs/05_submission.ipynb #4e145b4b
 class _Clock:
@@ -462,13 +465,12 @@ def _check(recipe: Recipe, data: SaltData, start: str | Path | list[str | Path] 
     if Path(out).resolve() in [p.resolve() for p in _folders(start)]: raise ValueError(f'{out}: the run to go on from is there; choose another --out')
     if recipe.taught and _folders(start) and not len(data.test): raise DataError(f'the recipe {recipe.name} learns from test tiles, too, and these data hold none')
 
-
 # %% ../nbs/05_submission.ipynb #6b11e803
 def _bytes(model: Unet) -> int: return 4 * sum(p.numel() for p in model.parameters())
 
-def _room(recipe: Recipe, size: int, folds: int) -> int: # bytes
-    "What a run writes: for each fold its snapshots, the best network and an ensemble's share; one checkpoint and its draft; some pictures."
-    return size * folds * (2 * recipe.snapshots + 1) + 2 * 4 * size + 2**24
+def _room(recipe: Recipe, size: int, folds: int, workers: int=1) -> int: # bytes
+    "What a run writes: for each fold its snapshots, the best network and an ensemble's share; a checkpoint and its draft for each worker; some pictures."
+    return size * folds * (2 * recipe.snapshots + 1) + min(workers, folds) * 2 * 4 * size + 2**24
 
 def _named(device: torch.device) -> str:
     "A device as one would write it into a table."
@@ -500,7 +502,7 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start, test=
             if (net := teacher.start(k)) is not None: _go_on(model, net, recipe)  # what does not fit is refused now
         before = dict(start_run=teacher.key)
         teach = teacher if recipe.taught else lambda k: (teacher.start(k), None)
-    out = Path(out) if rank_distrib() else prepare_out(out, dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=digest, split=_split(folds)) | before, overwrite, resume, _room(recipe, _bytes(model), recipe.folds if only is None else len(only)))
+    out = Path(out) if rank_distrib() else prepare_out(out, dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=digest, split=_split(folds)) | before, overwrite, resume, _room(recipe, _bytes(model), recipe.folds if only is None else len(only), workers))
     _read_rows(out/'results'/'runs.csv')  # what stands there must be a table of runs, or the new row could not be added
     clock('loading')
     train_folds(salt.train, folds, recipe, out/'networks', weights, seed, only, resume, teach, workers, scheduler, data=digest, **before)
@@ -514,9 +516,9 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start, test=
     scores, _ = cross_fit_threshold(curve, folds)
     ensemble = Ensemble([n for ns in nets.values() for n in ns], best_threshold(curve), device)
     clock('out_of_fold')
-    clock.seconds['training'] = float(history.seconds.sum())
+    clock.seconds['training'] = float(history.seconds.sum())  # of all sessions, as the logs have it, not of this call alone
     settings = dict(seed=seed, device=_named(device), weights=None if weights is None else str(weights),
-                    threads=torch.get_num_threads(), **before, data=digest, commit=' '.join(sorted({str(n.meta.get('commit')) for ns in nets.values() for n in ns})))
+                    threads=_threads(workers, recipe.folds if only is None else len(set(only)), scheduler), **before, data=digest, commit=' '.join(sorted({str(n.meta.get('commit')) for ns in nets.values() for n in ns})))
     return Result(recipe, salt, folds, history, probs, curve, scores, ensemble, settings, clock.seconds), out, clock
 
 # %% ../nbs/05_submission.ipynb #6b11e808
@@ -614,8 +616,6 @@ def _drawn(nets: list[Unet], unlabelled: Tiles, sure: float, device: str, keep: 
     if path is not None: _keep_masks(path, drawn, unlabelled)
     return drawn
 
-
-
 # %% ../nbs/05_submission.ipynb #7e11c004
 class Teacher:
     "The networks of earlier runs: each fold is taught by those that never saw it."
@@ -665,8 +665,6 @@ class Teacher:
         start = self.start(fold)
         return start, _drawn([n for nets in self.nets for n in nets[fold]], self.unlabelled, self.sure, self.device, self.keep, f'taught{fold}')
 
-
-
 # %% ../nbs/05_submission.ipynb #a11c0002
 def train_all(
     data: str | Path | None=None, # a folder with Kaggle's files; none: `find_data`
@@ -707,7 +705,6 @@ def train_all(
     history = history.assign(device=_named(default_device()), threads=torch.get_num_threads()).drop(columns=['valid_loss', 'official'])
     write_atomically(out/'history.csv', history.to_csv(index=False, lineterminator='\n').encode())
     return ensemble
-
 
 # %% ../nbs/05_submission.ipynb #0e105602
 def train_reviewed(

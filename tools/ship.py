@@ -4,7 +4,7 @@
 and its file for the engine, in eight bits, calibrated with unlabelled tiles. RUN is what `salt-tgs train --all-tiles` wrote, so that
 nothing is left to score it with; NAME is a kept run that it went on from, or one of the same recipe, and `ensemble.json` says how its
 tiles scored, by `nbs/results/oof/NAME.csv`. What the training cost goes to `nbs/results/all-tiles.csv`. Without RUN the network stays,
-and only its scores are written anew, after further folds.
+and only its scores are written anew, after further folds, and the peak of `nbs/results/peak.json`.
 
 `python tools/ship.py RUN --teachers weights/NAME` keeps all finished folds, one network each, in half precision, as a run that
 `salt-tgs train --start weights/NAME` can go on from.
@@ -39,7 +39,7 @@ def rescore(folds: Path) -> Path:
     about = json.loads((WEIGHTS/'ensemble.json').read_text())
     recipe = Recipe.read(json.loads((folds/'run.json').read_text())['recipe'])
     if (made := json.loads((WEIGHTS/'member00.json').read_text())['recipe']) != recipe.name: raise SystemExit(f"{folds}: of the recipe {recipe.name}, the package's network of {made}")
-    write_atomically(WEIGHTS/'ensemble.json', (json.dumps(about | dict(official=official(folds.name, recipe, load_data(find_data()).train)), indent=1) + '\n').encode())
+    write_atomically(WEIGHTS/'ensemble.json', (json.dumps(about | dict(peak=json.loads((RESULTS/'peak.json').read_text())['peak'], official=official(folds.name, recipe, load_data(find_data()).train)), indent=1) + '\n').encode())
     return WEIGHTS
 
 
@@ -52,6 +52,7 @@ def ship(run: Path, folds: Path) -> Path:
     if data.train.sha256() != json.loads((run/'run.json').read_text())['data']: raise SystemExit(f'{run}: trained on other data than are found here; SALT_TGS_DATA names the folder')
     recipes = [json.loads((r/'run.json').read_text())['recipe'] for r in (run, folds)]
     if recipes[0] != recipes[1] and before not in {n.meta['sha256'] for nets in gather_folds(folds/'networks', Recipe.read(recipes[1]))[0].values() for n in nets}: raise SystemExit(f'{run}: neither of the recipe of {folds} nor gone on from one of its networks')
+    ensemble.peak = json.loads((RESULTS/'peak.json').read_text())['peak']
     ensemble.save(WEIGHTS, torch.float16, official=official(folds.name, Recipe.read(recipes[1]), data.train))
     write_atomically(RESULTS/'all-tiles.csv', (run/'history.csv').read_bytes())
     shipped, tiles = Ensemble.load(WEIGHTS, engine=False), data.test.images
