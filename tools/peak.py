@@ -2,7 +2,7 @@
 
     SALT_TGS_DATA=PATH python tools/peak.py
 
-For the committed networks, out of fold, at a threshold of one half. `crossed` takes for each fold of `best` the peak that is best on its
+For the committed networks, out of fold, at a threshold of one half. `after` takes for each fold of `best` the peak that is best on its
 other folds; `peak`, the one that is best on all of them, is the package's (`tools/ship.py` writes it there); `others` has what that
 one gains for networks that had no say in it, on tiles that had. Writes nbs/results/peak.json; seven minutes of one thread.
 """
@@ -24,8 +24,8 @@ ROOT = Path(__file__).parent.parent
 PEAKS = [.5, .52, .54, .56, .58, .6, .62, .64, .66, .68, .7, .75, .8]  # the first is the threshold, so it changes nothing
 
 
-def gains(tiles: Tiles, name: str) -> tuple[np.ndarray, np.ndarray, float]: # shapes (peaks, n) and (n,), and the mean score without a peak
-    "What each peak gains on each tile of a kept run, and the tile's fold."
+def scores(tiles: Tiles, name: str) -> tuple[np.ndarray, np.ndarray]: # shapes (peaks, n) and (n,)
+    "The score of each tile of a kept run by the peak, and the tile's fold."
     run = ROOT/'weights'/name
     recipe = _read_run(run)[1]
     nets, folds = gather_folds(run/'networks', recipe)[0], make_folds(tiles, recipe)
@@ -35,24 +35,28 @@ def gains(tiles: Tiles, name: str) -> tuple[np.ndarray, np.ndarray, float]: # sh
         probs = Ensemble(members).predict(part.images)
         rows.append([tile_scores(to_masks(probs, peak=p), part.masks) for p in PEAKS])
         where.append(np.full(len(part), k))
-    scores = np.concatenate(rows, 1)
-    return scores - scores[0], np.concatenate(where), float(scores[0].mean())
+    return np.concatenate(rows, 1), np.concatenate(where)
 
 
 def main():
     start = time.perf_counter()
     tiles = load_data(find_data()).train
-    mean = lambda gain: dict(gain=float(gain.mean()), se=float(score_se(gain)))
-    gain, folds, before = gains(tiles, 'best')
-    chosen = {int(k): int(gain[:, folds != k].mean(1).argmax()) for k in np.unique(folds)}
-    crossed = np.concatenate([gain[i, folds == k] for k, i in chosen.items()])
+    mean = lambda values: dict(mean=float(values.mean()), se=float(score_se(values)))
+    score, folds = scores(tiles, 'best')
+    chosen = {int(k): int(score[:, folds != k].mean(1).argmax()) for k in np.unique(folds)}
+    crossed = np.concatenate([score[i, folds == k] for k, i in chosen.items()])
+    before = np.concatenate([score[0, folds == k] for k in chosen])
+    gain = score - score[0]
     best = int(gain.mean(1).argmax())
-    others = {name: mean(gains(tiles, name)[0][best]) for name in ('medium', 'growing-half')}
-    about = dict(run='best', tiles=gain.shape[1], before=before, peaks=PEAKS, by_peak=[mean(g) for g in gain], by_fold={int(k): [float(g) for g in gain[:, folds == k].mean(1)] for k in np.unique(folds)},
-                 chosen={k: PEAKS[i] for k, i in chosen.items()}, crossed=mean(crossed), peak=PEAKS[best], changed=int((gain[best] != 0).sum()), others=others,
+    others = {}
+    for name in ('medium', 'growing-half'):
+        other, _ = scores(tiles, name)
+        others[name] = mean(other[best] - other[0])
+    about = dict(run='best', tiles=gain.shape[1], before=mean(before), after=mean(crossed), gain=mean(crossed - before), peaks=PEAKS, by_peak=[mean(g) for g in gain], by_fold={int(k): [float(g) for g in gain[:, folds == k].mean(1)] for k in np.unique(folds)},
+                 chosen={k: PEAKS[i] for k, i in chosen.items()}, peak=PEAKS[best], changed=int((gain[best] != 0).sum()), others=others,
                  device='cpu', threads=torch.get_num_threads(), seconds=round(time.perf_counter() - start), commit=commit())
     write_atomically(ROOT/'nbs'/'results'/'peak.json', (json.dumps(about, indent=1) + '\n').encode())
-    print(json.dumps({k: about[k] for k in ('crossed', 'peak', 'changed', 'others')}, indent=1))
+    print(json.dumps({k: about[k] for k in ('before', 'after', 'gain', 'chosen', 'peak', 'changed', 'others')}, indent=1))
 
 
 if __name__ == '__main__': main()
