@@ -231,7 +231,7 @@ def predict_command(
         mask, p = (read_image(known[kind].read_bytes(), str(known[kind])) for kind in ('masks', 'probabilities'))
         rows.writerow((id, f'{(mask > 0).mean():.4f}', f'{p.max() / 255:.2f}'))
     write_atomically(table, text.getvalue().encode())
-    print(f'{args.out}: {len(images)} image' + 's' * (len(images) != 1) + (f' ({len(images) - len(todo)} were there)' if len(todo) < len(images) else '') + f', each as a mask (255 where the probability is above {ensemble.threshold:.2f}), as probabilities (0 to 255 for 0 to 1) and outlined; salt.csv: the share of salt in each, and its highest probability')
+    print(f'{args.out}: {len(images)} image' + 's' * (len(images) != 1) + (f' ({len(images) - len(todo)} were there)' if len(todo) < len(images) else '') + f', each as a mask (255 where the probability is above {ensemble.threshold:.2f}' + f', if it reaches {ensemble.peak:.2f} somewhere' * (ensemble.peak > ensemble.threshold) + '), as probabilities (0 to 255 for 0 to 1) and outlined; salt.csv: the share of salt in each, and its highest probability')
     return 0
 
 # %% ../nbs/08_cli.ipynb #14d66972
