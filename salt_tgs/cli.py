@@ -446,7 +446,7 @@ def parser() -> argparse.ArgumentParser: # of the whole command
     p.add_argument('images', metavar='IMAGES', nargs='+', help="grey PNG files, or a folder of them; or a folder with Kaggle's test tiles and sample_submission.csv")
     p.add_argument('--out', metavar='DIR', required=True, help='gets masks/ID.png, probabilities/ID.png, outlines/ID.png and salt.csv, or submission.csv')
     weights(p)
-    p.add_argument('--threshold', type=_share, metavar='P', help='probability above which a pixel is salt, 0 to 1 (default: as the ensemble says)')
+    p.add_argument('--threshold', type=_share, metavar='P', help='probability above which a pixel is salt, 0 to 1 (default: as the ensemble says, which may want more somewhere in a picture)')
     how = p.add_mutually_exclusive_group()
     how.add_argument('--overwrite', action='store_true', help='replace results of the same names that are there')
     how.add_argument('--resume', action='store_true', help='keep results that are there, and do those that are missing')
