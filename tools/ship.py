@@ -34,12 +34,19 @@ def official(name: str, recipe: Recipe, tiles: Tiles) -> dict:
     return summarize_scores(table.score.to_numpy(), table.fold.to_numpy(), recipe.folds, tiles.masks[[tiles.ids.index(i) for i in table.index]])
 
 
+def peak(name: str) -> float:
+    "The highest probability that a mask must reach, chosen by the folds of the same run."
+    about = json.loads((RESULTS/'peak.json').read_text())
+    if about['run'] != name: raise SystemExit(f"{RESULTS/'peak.json'}: of the run {about['run']}, not of {name}; run tools/peak.py on that one")
+    return about['peak']
+
+
 def rescore(folds: Path) -> Path:
     "Say anew what the recipe of the package's network scored."
     about = json.loads((WEIGHTS/'ensemble.json').read_text())
     recipe = Recipe.read(json.loads((folds/'run.json').read_text())['recipe'])
     if (made := json.loads((WEIGHTS/'member00.json').read_text())['recipe']) != recipe.name: raise SystemExit(f"{folds}: of the recipe {recipe.name}, the package's network of {made}")
-    write_atomically(WEIGHTS/'ensemble.json', (json.dumps(about | dict(peak=json.loads((RESULTS/'peak.json').read_text())['peak'], official=official(folds.name, recipe, load_data(find_data()).train)), indent=1) + '\n').encode())
+    write_atomically(WEIGHTS/'ensemble.json', (json.dumps(about | dict(peak=peak(folds.name), official=official(folds.name, recipe, load_data(find_data()).train)), indent=1) + '\n').encode())
     return WEIGHTS
 
 
@@ -52,7 +59,7 @@ def ship(run: Path, folds: Path) -> Path:
     if data.train.sha256() != json.loads((run/'run.json').read_text())['data']: raise SystemExit(f'{run}: trained on other data than are found here; SALT_TGS_DATA names the folder')
     recipes = [json.loads((r/'run.json').read_text())['recipe'] for r in (run, folds)]
     if recipes[0] != recipes[1] and before not in {n.meta['sha256'] for nets in gather_folds(folds/'networks', Recipe.read(recipes[1]))[0].values() for n in nets}: raise SystemExit(f'{run}: neither of the recipe of {folds} nor gone on from one of its networks')
-    ensemble.peak = json.loads((RESULTS/'peak.json').read_text())['peak']
+    ensemble.peak = peak(folds.name)
     ensemble.save(WEIGHTS, torch.float16, official=official(folds.name, Recipe.read(recipes[1]), data.train))
     write_atomically(RESULTS/'all-tiles.csv', (run/'history.csv').read_bytes())
     shipped, tiles = Ensemble.load(WEIGHTS, engine=False), data.test.images
