@@ -199,7 +199,7 @@ def predict_command(
     there = [p for p in (*(p for known in files.values() for p in known.values()), table) if p.exists()]
     if there and not (args.overwrite or args.resume): raise DataError(f'{there[0]}: already there' + f', and {len(there) - 1} more' * (len(there) > 1) + '; choose another --out, say --resume to do only those that are missing, or --overwrite')
     ensemble = Ensemble.load(args.weights)
-    if args.threshold is not None: ensemble.threshold, ensemble.peak = args.threshold, 0.  # who asks for less wants to see it
+    if args.threshold is not None: ensemble.threshold, ensemble.peak = args.threshold, 0.  # who names a threshold means this one alone
     if kaggle:
         from salt_tgs.submission import predict_submission
         if args.resume and there: print(f'{table}: already there, whole'); return 0

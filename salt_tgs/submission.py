@@ -150,7 +150,7 @@ def train_folds(
 # %% ../nbs/05_submission.ipynb #e5000a03
 def _folds_by_dask(folds: dict[int, tuple], workers: int, scheduler: str | None) -> tuple[dict[int, list[Path]], pd.DataFrame]:
     "Each fold on a worker, of this machine or of a cluster; what `train_folds` gives."
-    threads = _threads(workers, len(folds), scheduler) if workers > 1 else None
+    threads = _threads(workers, len(folds), scheduler)
     with dask_client(min(workers, len(folds)), scheduler) as client:
         futures = {k: client.submit(_one_fold, *(client.scatter(a, hash=False) if isinstance(a, Tiles) else a for a in args), threads, key=f'{args[3]}-fold{k}-{time.time_ns()}', pure=False, retries=2) for k, args in folds.items()}
         done = {k: f.result() for k, f in futures.items()}
