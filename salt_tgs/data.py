@@ -6,7 +6,7 @@
 __all__ = ['SIZE', 'rle_encode_batch', 'rle_encode', 'DataError', 'RLEError', 'rle_decode', 'Files', 'find_files', 'read_image',
            'read_mask', 'read_table', 'Tiles', 'SaltData', 'write_data', 'check_data', 'load_data', 'TileFiles',
            'default_tiles', 'make_default_data', 'default_data', 'find_data', 'show_tiles', 'depth_folds',
-           'coverage_folds']
+           'coverage_folds', 'place_folds']
 
 # %% ../nbs/00_data.ipynb #5ddf2fe4
 import csv
@@ -359,49 +359,64 @@ def _read_pairs(root: Path) -> tuple['SaltData | None', list[str]]: # as far as 
     y = _stack(masks, ids, read_mask, x.shape[1:], problems)
     return SaltData(Tiles(ids, x, np.zeros(len(ids)), y), Tiles([], x[:0], np.zeros(0)), []), problems
 
+# %% ../nbs/00_data.ipynb #17130b02
+def _read_tables(root: Path) -> tuple[dict[str, dict[str, str]], list[str]]: # by name, and what is wrong
+    "Kaggle's three tables."
+    tables, problems = {}, []
+    for name, header in dict(train=('id', 'rle_mask'), depths=('id', 'z'), sample_submission=('id', 'rle_mask')).items():
+        try: tables[name] = read_table(root/f'{name}.csv', header)
+        except DataError as e: problems.append(str(e))
+    return tables, problems + [f'{root/"depths.csv"}: the depth of {k} is {v[:20]!r}, not a number' for k, v in tables.get('depths', {}).items() if not re.fullmatch(r'-?[0-9]+(\.[0-9]+)?', v)]
+
+# %% ../nbs/00_data.ipynb #17130b04
+def _find_pictures(root: Path) -> tuple[dict[tuple[str, str], Files], list[str]]: # by split and kind, and what is wrong
+    "Kaggle's three folders or archives of pictures."
+    found, problems = {}, []
+    for split, kind in (('train', 'images'), ('train', 'masks'), ('test', 'images')):
+        try: f = find_files(root, split, kind)
+        except DataError as e: problems.append(str(e)); continue
+        if f is None: problems.append(f'{root}: neither {split}.zip nor {split}/{kind} nor {split}_{kind} is there'); continue
+        found[split, kind] = f
+        if not f.names: problems.append(f'{f.path}: holds no {kind}; PNG files are expected in ' + (f'its folder {kind}/, not in a folder above it' if f.zip else 'this folder itself'))
+        else: problems += [f'{f.path}: {n} is not a PNG file and does not belong there' for n in f.extra]
+    return found, problems
+
+# %% ../nbs/00_data.ipynb #17130b07
+def _compare_ids(root: Path, images: Files, masks: Files, tests: Files, tables: dict[str, dict[str, str]]) -> list[str]: # what is wrong
+    "Whether pictures and tables name the same tiles."
+    return (_differ(images.names, masks.names, f'{images.path}: image {{}} has no mask') + _differ(masks.names, images.names, f'{masks.path}: mask {{}} has no image')
+        + _differ(images.names, tables['train'], f'{root/"train.csv"}: no row for image {{}}') + _differ(tables['train'], images.names, f'{images.path}: no image for {{}}, which is in train.csv')
+        + _differ(tests.names, tables['sample_submission'], f'{root/"sample_submission.csv"}: no row for test image {{}}')
+        + _differ(tables['sample_submission'], tests.names, f'{tests.path}: no image for {{}}, which is in sample_submission.csv')
+        + _differ([*images.names, *tests.names], tables['depths'], f'{root/"depths.csv"}: no depth for {{}}'))
+
+# %% ../nbs/00_data.ipynb #17130b0a
+def _compare_labels(root: Path, where: Path, ids: list[str], masks: np.ndarray, labels: dict[str, str]) -> list[str]: # what is wrong
+    "Whether mask files and the run lengths of `train.csv` agree."
+    problems = []
+    for id, mask, rle in zip(ids, masks, rle_encode_batch(masks)):
+        if rle == labels[id]: continue
+        try: same = (rle_decode(labels[id], mask.shape) == mask).all()  # several texts may stand for one mask
+        except RLEError as e: problems.append(f'{root/"train.csv"}: run lengths of {id}: {e}'); continue
+        if not same: problems.append(f'{root/"train.csv"}: run lengths of {id} differ from its mask in {where}')
+    return problems
+
 # %% ../nbs/00_data.ipynb #17130b40
 def _read(root: Path) -> tuple[SaltData | None, list[str]]: # the data as far as they can be used, and what is wrong with them
     "Everything in a folder of Kaggle's files."
     if not root.is_dir(): return None, [f'{root}: no such folder']
     if (root/'images').is_dir() and not (root/'sample_submission.csv').exists(): return _read_pairs(root)  # with Kaggle's tables beside it, somebody has unpacked an archive in place
-    problems, tables = [], {}
-    for name, header in dict(train=('id', 'rle_mask'), depths=('id', 'z'), sample_submission=('id', 'rle_mask')).items():
-        try: tables[name] = read_table(root/f'{name}.csv', header)
-        except DataError as e: problems.append(str(e))
-    found = {}
-    for split, kind in (('train', 'images'), ('train', 'masks'), ('test', 'images')):
-        try: found[split, kind] = find_files(root, split, kind)
-        except DataError as e: problems.append(str(e)); continue
-        f = found[split, kind]
-        if f is None: problems.append(f'{root}: neither {split}.zip nor {split}/{kind} nor {split}_{kind} is there')
-        elif not f.names: problems.append(f'{f.path}: holds no {kind}; PNG files are expected in ' + (f'its folder {kind}/, not in a folder above it' if f.zip else 'this folder itself'))
-        else: problems += [f'{f.path}: {n} is not a PNG file and does not belong there' for n in f.extra]
-    if problems: return None, list(dict.fromkeys(problems))
-
+    (tables, problems), (found, more) = _read_tables(root), _find_pictures(root)
+    if problems := list(dict.fromkeys(problems + more)): return None, problems
     images, masks, tests = found.values()
-    problems += _differ(images.names, masks.names, f'{images.path}: image {{}} has no mask')
-    problems += _differ(masks.names, images.names, f'{masks.path}: mask {{}} has no image')
-    problems += _differ(images.names, tables['train'], f'{root/"train.csv"}: no row for image {{}}')
-    problems += _differ(tables['train'], images.names, f'{images.path}: no image for {{}}, which is in train.csv')
-    problems += _differ(tests.names, tables['sample_submission'], f'{root/"sample_submission.csv"}: no row for test image {{}}')
-    problems += _differ(tables['sample_submission'], tests.names, f'{tests.path}: no image for {{}}, which is in sample_submission.csv')
-    problems += _differ([*images.names, *tests.names], tables['depths'], f'{root/"depths.csv"}: no depth for {{}}')
-    problems += [f'{root/"depths.csv"}: the depth of {k} is {v[:20]!r}, not a number' for k, v in tables['depths'].items()
-                 if not re.fullmatch(r'-?[0-9]+(\.[0-9]+)?', v)]
-    if problems: return None, problems
-
+    if problems := _compare_ids(root, images, masks, tests, tables): return None, problems
     ids, test_ids = sorted(images.names), list(tables['sample_submission'])
     x = _stack(images, ids, read_image, None, problems)
     y = _stack(masks, ids, read_mask, x.shape[1:], problems)
     t = _stack(tests, test_ids, read_image, x.shape[1:], problems)
     if problems: return None, problems
-    for id, mask, rle in zip(ids, y, rle_encode_batch(y)):
-        if rle == tables['train'][id]: continue
-        try: same = (rle_decode(tables['train'][id], mask.shape) == mask).all()
-        except RLEError as e: problems.append(f'{root/"train.csv"}: run lengths of {id}: {e}'); continue
-        if not same: problems.append(f'{root/"train.csv"}: run lengths of {id} differ from its mask in {masks.path}')
     z = lambda ids: np.array([float(tables['depths'][i]) for i in ids])
-    return SaltData(Tiles(ids, x, z(ids), y), Tiles(test_ids, t, z(test_ids)), test_ids, 'default' if (root/_ABOUT).exists() else 'real'), problems
+    return SaltData(Tiles(ids, x, z(ids), y), Tiles(test_ids, t, z(test_ids)), test_ids, 'default' if (root/_ABOUT).exists() else 'real'), _compare_labels(root, masks.path, ids, y, tables['train'])
 
 # %% ../nbs/00_data.ipynb #312b0006
 def check_data(
@@ -663,7 +678,7 @@ def find_data() -> Path: # a folder with Kaggle's files
         if not Path(env).is_dir(): raise DataError(f'SALT_TGS_DATA is {env}, but there is no such folder')
         return Path(env)
     for folder in (Path('data'), Path('../data')):
-        if any((folder/name).exists() for name in ('train.zip', 'train', 'train_images', 'train.csv', 'depths.csv', 'images')): return folder.resolve()
+        if any((folder/name).exists() for name in ('train.zip', 'train', 'train_images', 'train_masks', 'test.zip', 'test', 'test_images', 'train.csv', 'depths.csv', 'sample_submission.csv', 'images', 'masks')): return folder.resolve()
     return default_data()
 
 # %% ../nbs/00_data.ipynb #5c6f17f4
@@ -727,3 +742,22 @@ def coverage_folds(
     [0, 0, 1, 1]
     """
     return _deal(np.lexsort((np.array(ids), depths, np.ceil(np.asarray(coverage) * 10))), n_folds)
+
+# %% ../nbs/00_data.ipynb #2f20e805
+def place_folds(
+    ids: list[str], # of a survey's windows: they name a crossline or a trace
+    width: int, # of a window, traces
+    n_folds: int=5, # at most: fewer where there are fewer blocks of traces
+) -> np.ndarray | None: # shape (n,), a fold from 0; none where an id names no place
+    """Folds of a survey's windows: blocks of traces, so that nobody is examined in a neighbour of what it learned.
+
+    >>> place_folds([f'trace{t:06}-sample000000' for t in (0, 101, 202, 250)], 101, 3).tolist()
+    [0, 1, 2, 2]
+    """
+    named = [re.search(r'(?:crossline|trace)(-?[0-9]+)-sample[0-9]+$', id) for id in ids]
+    if not named or not all(named): return None
+    places, at = np.unique([int(m[1]) for m in named], return_inverse=True)
+    apart = np.diff(places)
+    block = np.cumsum(np.r_[0, apart >= max(width, np.median(apart) if len(apart) else 0)])  # of each place
+    fold = np.concatenate([[k] * len(b) for k, b in enumerate(np.array_split(np.unique(block), n_folds))]).astype(int)
+    return fold[block[at]]

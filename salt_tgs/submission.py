@@ -33,7 +33,7 @@ import torch
 from fastai.basics import default_device, rank_distrib
 from tqdm.auto import tqdm
 
-from .data import DataError, SaltData, TileFiles, Tiles, coverage_folds, depth_folds, find_data, load_data, read_table, rle_decode, rle_encode_batch, show_tiles
+from .data import DataError, SaltData, TileFiles, Tiles, coverage_folds, depth_folds, find_data, load_data, place_folds, read_table, rle_decode, rle_encode_batch, show_tiles
 from .ensemble import THRESHOLDS, Ensemble, average_weights, best_threshold, cross_fit_threshold, dask_client, decided, out_of_fold, threshold_scores, to_masks
 from .losses import score_se, tile_scores
 from .model import Unet, _keys, check_room, load_network, write_atomically
@@ -102,6 +102,9 @@ def make_folds(
 ) -> np.ndarray: # shape (n,), the fold of each tile
     "Deal the labelled tiles into the folds that a recipe asks for."
     if recipe.split == 'depth': return depth_folds(tiles.depths, tiles.ids, recipe.folds)
+    if recipe.split == 'place':
+        if (folds := place_folds(tiles.ids, tiles.images.shape[2], recipe.folds)) is None: raise ValueError(f'recipe {recipe.name}: folds by place are for the windows of a survey, whose ids name a crossline or a trace; these tiles have other ids')
+        return folds
     return coverage_folds(tiles.masks.mean((1, 2)), tiles.depths, tiles.ids, recipe.folds)
 
 # %% ../nbs/05_submission.ipynb #e5000a01
@@ -714,7 +717,7 @@ def train_reviewed(
     known: Tiles | None=None, # with masks: further tiles to learn from, half of each batch; those that are among the reviewed ones are left out
     epochs: int=6, # times that each corrected tile is seen
     lr: float=5e-4, # top learning rate of the decoder
-    folds: int=5, # number of folds
+    folds: int=5, # number of folds; at most, for windows of a survey
     seed: int=0, # of all random numbers
     overwrite: bool=False, # replace an earlier run in the same folder
     resume: bool=False, # go on with an earlier run in the same folder
@@ -722,14 +725,17 @@ def train_reviewed(
     "Go on from a network with tiles that somebody has corrected, and say what it gained."
     ensemble = Ensemble.load(weights, engine=False)
     if weights is not None and Path(weights).resolve().is_relative_to(Path(out).resolve()): raise ValueError(f'{out}: the network to go on from is there; choose another --out')
-    net = ensemble.members[0]
+    net, split = ensemble.members[0], 'coverage'
+    if (placed := place_folds(tiles.ids, tiles.images.shape[2], folds)) is not None:
+        split, folds = 'place', int(placed.max()) + 1
+        if folds < 2: raise ValueError(f'all {len(tiles)} reviewed windows lie at the same traces, so none is left to examine a network in; review some at other traces of the line')
     if len(tiles) < 2 * folds: raise ValueError(f'{len(tiles)} reviewed tiles are too few for {folds} folds; review at least {2 * folds}')
     if known is not None and known.images.shape[1:] != tiles.images.shape[1:]: raise ValueError('the further tiles have {} x {} pixels, the reviewed ones {} x {}; they must be alike'.format(*known.images.shape[1:], *tiles.images.shape[1:]))
     if known is not None:
         known = known[~np.isin(known.keys(), tiles.keys())]  # what one fold is examined in, none of its further tiles may tell
         if not len(known): raise ValueError('the further tiles are the reviewed ones again; name others, or none')
     recipe = Recipe('reviewed', (Stage(net.meta['size'], 'symmetric_lovasz', epochs, lr),), net.encoder.name, tuple(b.bn.num_features for b in net.decoder), type(net.decoder[0]).__name__, type(net.head).__name__, how=net.meta['how'],
-                    goes_on=True, taught=0. if known is None else .5, lr_div=(3, 3, 1), folds=folds, snapshots=min(3, epochs), average=True)
+                    goes_on=True, taught=0. if known is None else .5, lr_div=(3, 3, 1), split=split, folds=folds, snapshots=min(3, epochs), average=True)
     before = tile_scores(Ensemble([net], ensemble.threshold).masks(tiles.images), tiles.masks)
     result, out, clock = _fit(SaltData(tiles, tiles[:0], []), out, recipe, None, seed, None, overwrite, resume, None, teach=lambda k: (net, known))
     result.before = before

@@ -300,7 +300,7 @@ class Recipe:
     div: float=25. # the first rate is the top rate divided by this
     div_final: float=1000. # and the last rate by this
     moms: tuple[float, float, float]=(.95, .85, .95) # momentum at the start, at the top rate, at the end
-    split: str='coverage' # folds by 'coverage' or 'depth'
+    split: str='coverage' # folds by 'coverage', by 'depth', or by 'place', for the windows of a survey
     folds: int=5 # number of folds
     snapshots: int=1 # networks kept of each fold: those of the last epochs
     average: bool=False # one network of the snapshots' mean weights, instead of all of them
@@ -383,7 +383,7 @@ def check_recipe(
     if not all(type(c) is int for c in recipe.decoder_channels): raise ValueError(f'recipe {recipe.name}: decoder_channels are whole numbers, not {recipe.decoder_channels}')
     for what in ('goes_on', 'fresh', 'average'):
         if type(value := getattr(recipe, what)) is not bool: raise ValueError(f'recipe {recipe.name}: {what} is true or false, not {value!r}')
-    for what, value, known in (('how', recipe.how, ('pad', 'resize')), ('split', recipe.split, ('coverage', 'depth'))):
+    for what, value, known in (('how', recipe.how, ('pad', 'resize')), ('split', recipe.split, ('coverage', 'depth', 'place'))):
         if value not in known: raise ValueError(f'recipe {recipe.name}: {what} is one of {", ".join(known)}, not {value!r}')
     last = recipe.stages[-1].epochs * recipe.stages[-1].cycles
     if recipe.snapshots > last: raise ValueError(f'recipe {recipe.name}: {recipe.snapshots} snapshots, but its last stage has {last} epochs; keep from 1 to {last}')
