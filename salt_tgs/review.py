@@ -156,7 +156,7 @@ class WindowItems:
         own = lambda name, s: f'{self.section.axes[name][s.start]:g} to {self.section.axes[name][s.stop - 1]:g}'
         return (f'inline {self.section.axes["inline"][line]:g}, ' if self.names[0] else '') + f'{self.names[1]}s {own(self.names[1], traces)}, ' + (f'{own("sample", samples)} {self.section.unit}' if self.section.unit != 'samples' else f'samples {own("sample", samples)}')
 
-    def about(self) -> dict: return dict(kind=self.kind, input=_hash(self.path), shape=list(self.section.shape)) # what must be the same when a review is opened again
+    def about(self) -> dict: return dict(kind=self.kind, input=_hash(self.path), shape=list(self.section.shape)) | (dict(reverse=True) if self.section.reverse else {}) # what must be the same when a review is opened again
 
     @property
     def scale(self) -> float | None: # as `amplitude_scale` gives it; looked for when it is first wanted
@@ -309,6 +309,7 @@ class Decisions:
                 if not db.execute('SELECT count(*) FROM about').fetchone()[0]: db.executemany('INSERT INTO about VALUES (?, ?)', [(k, json.dumps(v)) for k, v in about.items()])
                 db.execute('COMMIT')
         with self._db() as db: self.about = {k: json.loads(v) for k, v in db.execute('SELECT name, value FROM about')}
+        if about is not None and self.about.get('reverse') != about.get('reverse'): raise DataError(f'{folder}: a review {"without" if about.get("reverse") else "with"} --reverse; say the same, or name another folder by --out')
         if about is not None and self.about != about: raise DataError(f'{folder}: a review of ' + ('tiles' if self.about.get('kind') == 'tiles' else 'another survey, or of this one before it was changed') + '; name another folder by --out')
 
     @contextmanager
@@ -398,6 +399,11 @@ def _scores(folder: Path) -> dict | None: # 'before', 'after' and 'gain', each w
     except (OSError, ValueError, KeyError, TypeError): return None
 
 # %% ../nbs/07_review.ipynb #07bb0005
+def _model(ensemble: Ensemble) -> str: # 64 hexadecimal digits
+    "The weights that make proposals: their sha256."
+    hashes = _members(ensemble)['weights']
+    return hashlib.sha256(' '.join(hashes).encode()).hexdigest() if len(hashes) > 1 else hashes[0]
+
 class Review:
     "Items, a network's proposals and a person's decisions."
     def __init__(self,
@@ -409,24 +415,26 @@ class Review:
     ):
         self.items, self.ensemble, self.who = items, ensemble, who
         self.decisions, self.looker = Decisions(folder, items.about()), Looker(items, ensemble)
-        self.model = hashlib.sha256(' '.join(hashes).encode()).hexdigest() if len(hashes := _members(ensemble)['weights']) > 1 else hashes[0]
+        self.model = _model(ensemble)
         self.key = hashlib.sha256(str(Path(folder).resolve()).encode()).hexdigest()[:8] # two reviews may take turns at one port, and a browser keeps drafts by port
         self.looker.start(background)
 
     def queue(self,
-        show: str='todo', # or 'decided', 'skipped', 'all'
+        show: str='todo', # what is most worth a look first; 'surest' last, 'lot' in any order; or 'decided', 'skipped', 'all'
         start: int=0, # leave so many away
         n: int=60, # at most
-    ) -> dict: # counts; rows: a list of dicts, most worth a look first; scores of a training
+    ) -> dict: # counts; rows: a list of dicts; scores of a training
         "A part of the queue, and how far the work has come."
         known, decided, skipped = {}, np.zeros(len(self.items), bool), np.zeros(len(self.items), bool)
         for id, d in self.decisions.newest().items():
             try: k = self.items.index(id)
             except KeyError: continue # its file is gone
             known[k], decided[k], skipped[k] = d, True, d.verdict == 'skip'
-        shown = dict(todo=~decided, skipped=skipped, decided=decided & ~skipped, all=np.ones_like(decided))
+        shown = dict(todo=~decided, surest=~decided, lot=~decided, skipped=skipped, decided=decided & ~skipped, all=np.ones_like(decided))
         if show not in shown: raise DataError(f'the queue shows {", ".join(shown)}, not {show[:20]!r}')
-        order = self.looker.order()
+        scores, order = self.looker.scores, self.looker.order()
+        if show == 'surest': order = np.argsort(np.where(scores >= 0, scores, np.inf), kind='stable')  # nan, not looked at yet, is not
+        if show == 'lot': order = np.random.default_rng(0).permutation(len(scores))
         order = order[shown[show][order]]
         rows = [self._row(k, known.get(k)) for k in order[start:start + n].tolist()]
         return dict(name=self.items.path.name, who=self.who, review=self.key, items=len(self.items), decided=int((decided & ~skipped).sum()), skipped=int(skipped.sum()), scored=self.looker.scored(),
@@ -565,7 +573,7 @@ dialog dl { columns: 2 17rem; column-gap: 1.4rem; margin: .8rem 0 } dialog dl di
 # %% ../nbs/07_review.ipynb #07cc0005
 _BODY = '''
 <header><h1>Salt review</h1><p class="soft" id="name"></p><div id="progress"><progress id="bar" aria-label="decided" max="1" value="0"></progress><small id="counts"></small></div><p class="soft" id="trained" hidden></p><button data-do="help">Keys <kbd>?</kbd></button></header>
-<nav id="queue" aria-label="Queue"><div><h2>Queue</h2><label><small>Show</small> <select id="show"><option value="todo">to do</option><option value="skipped">skipped</option><option value="decided">decided</option><option value="all">all</option></select></label></div><ol id="list"></ol><div id="more" hidden><small id="rest"></small><button id="further">More</button></div></nav>
+<nav id="queue" aria-label="Queue"><div><h2>Queue</h2><label><small>Show</small> <select id="show"><option value="todo">to do</option><option value="surest">surest</option><option value="lot">by lot</option><option value="skipped">skipped</option><option value="decided">decided</option><option value="all">all</option></select></label></div><ol id="list"></ol><div id="more" hidden><small id="rest"></small><button id="further">More</button></div></nav>
 <main id="stage"><canvas id="canvas" tabindex="0" role="img" aria-label="Seismic picture and mask"></canvas><div id="zoom"><button data-do="out" aria-label="Zoom out">&minus;</button><button data-do="fit" aria-label="Whole picture">Fit</button><button data-do="in" aria-label="Zoom in">+</button></div></main>
 <p id="status" role="status" aria-live="polite">Loading the queue.</p>
 <aside id="side" aria-label="Decision and tools"><div id="decide">
@@ -843,7 +851,7 @@ async function load() {
   $('counts').textContent = `${q.decided} of ${q.items} decided` + (q.skipped ? `, ${q.skipped} skipped` : '') + (S.scored ? '' : `, ${q.scored} in order`)
   const pm = v => `${v.mean.toFixed(3)} \\u00b1 ${v.se.toFixed(3)}`
   $('trained').hidden = !q.trained; if (q.trained) $('trained').textContent = `Score before training ${pm(q.trained.before)}, after ${pm(q.trained.after)}, gain ${q.trained.gain.mean < 0 ? '' : '+'}${pm(q.trained.gain)}`
-  $('more').hidden = q.shown <= q.rows.length; $('rest').textContent = `${q.shown - q.rows.length} more`
+  $('more').hidden = q.shown <= q.rows.length; $('further').hidden = q.rows.length >= 500; $('rest').textContent = `${q.shown - q.rows.length} more`
   if (S.still) return
   const known = new Map([...$('list').children].map(li => [li.dataset.id, li]))
   $('list').replaceChildren(...q.rows.map(r => {
@@ -1020,7 +1028,8 @@ def export_section(
     if dest.suffix.lower() != path.suffix.lower(): raise DataError(f'{dest}: the answer is of the kind of its input, so its name ends with {path.suffix or "nothing"}')
     if dest.exists(): raise DataError(f'{dest}: already there; name another file or remove it')
     dest.parent.mkdir(parents=True, exist_ok=True)
-    answer = open_section(predict_section(path, _beside(dest, 'network'), weights, resume=True, bar=bar, **how) if mask is None else mask, **how)
+    if mask is None and weights is None and (made_by := {d.model for d in decisions.newest().values()}) and _model(Ensemble.load()) not in made_by: raise DataError(f'{folder}: decided with another network than that of the package, which would fill up what was not decided; name that one by --weights, or a mask by --mask')
+    answer = open_section(predict_section(path, _beside(dest, 'network'), weights, resume=True, bar=bar, **how) if mask is None else mask, **how | dict(reverse=False))
     if answer.shape != items.section.shape: raise DataError(f'{mask}: a mask of shape {answer.shape}, but the survey has {items.section.shape}')
     of_line, high = {}, set()
     for d in sorted((d for d in decisions.newest().values() if d.verdict != 'skip'), key=lambda d: d.number): of_line.setdefault(items.place(items.index(d.item))[0], []).append(d)
