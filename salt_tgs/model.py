@@ -373,7 +373,7 @@ class Unet(nn.Module):
         return [[p for m in group for p in m.parameters()] for group in (early, late, [self.decoder, self.head])]
 
     def manifest(self) -> dict: # ready for JSON
-        "What is needed to build this network again, and what it started from."
+        "What is needed to build this network again, to predict with, and what it started from."
         return dict(architecture='Unet', encoder=self.encoder.name, started_from=self.encoder.started_from, block=type(self.decoder[0]).__name__,
                     decoder_channels=[b.bn.num_features for b in self.decoder], head=type(self.head).__name__,
                     mean=self.encoder.mean.flatten().tolist(), std=self.encoder.std.flatten().tolist(), parameters=sum(p.numel() for p in self.parameters()))
@@ -447,6 +447,10 @@ def _check_frame(meta: dict, path: str):
     if 'size' in meta and not (type(meta['size']) is int and 32 <= meta['size'] <= 4096): raise WeightsError(f"{path}: the side of the frame is a number of pixels from 32 to 4096, not {meta['size']!r}")
     if 'tile' in meta and not (type(meta['tile']) is int and 1 <= meta['tile'] <= 4096): raise WeightsError(f"{path}: the side of the tiles is a number of pixels from 1 to 4096, not {meta['tile']!r}")
 
+def _build(meta: dict) -> Unet: # on the device `meta`: shapes, and no numbers
+    "The network that a manifest describes."
+    with torch.device('meta'): return Unet(create_encoder(meta['encoder']), tuple(meta['decoder_channels']), BLOCKS[meta['block']], HEADS[meta['head']])
+
 def save_network(
     path: str | Path, # without suffix: PATH.safetensors and PATH.json are written
     model: Unet, # its weights and its own manifest are saved
@@ -460,6 +464,8 @@ def save_network(
     for part, known, where in ((model.decoder[0], BLOCKS, 'BLOCKS'), (model.head, HEADS, 'HEADS')):
         if (name := type(part).__name__) not in known: raise ValueError(f'{name} could not be read back: add it to {where} first')
     own = {k: v.detach().cpu() for k, v in model.state_dict().items()}
+    again = {k: v.shape for k, v in _build(model.manifest()).state_dict().items()}
+    if wrong := sorted(k for k in own.keys() | again.keys() if k not in own or again.get(k) != own[k].shape): raise ValueError(f'{path}: could not be read back: blocks and heads are built again from their numbers of channels alone, and that would give another {wrong[0]}')
     state = {k: v.to(dtype if v.is_floating_point() else v.dtype).contiguous() for k, v in own.items()}
     for k, v in own.items():
         if not torch.equal(v.isfinite(), state[k].isfinite()): raise ValueError(f'{path}: {k} has numbers too large for {dtype}; save them in torch.float32')
@@ -489,8 +495,7 @@ def load_network(
     meta = _read_manifest(about)
     if meta.get('architecture') != 'Unet': raise WeightsError(f'{about}: describes {meta.get("architecture")!r}, not a Unet')
     _check_frame(meta, about)
-    try:
-        with torch.device('meta'): model = Unet(create_encoder(meta['encoder']), tuple(meta['decoder_channels']), BLOCKS[meta['block']], HEADS[meta['head']])
+    try: model = _build(meta)
     except (ValueError, KeyError, TypeError, RuntimeError) as e: raise WeightsError(f'{about}: describes no network that can be built ({e})') from None
     state = _read_verified(weights, meta)
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
