@@ -620,6 +620,16 @@ def commit() -> str | None: # none outside of a checkout
         return git('rev-parse', '--short=10', 'HEAD').stdout.strip() + '+' * bool(git('status', '--porcelain', '--untracked-files=no', '.').stdout)
     except (OSError, subprocess.TimeoutExpired): return None
 
+# %% ../nbs/03_training.ipynb #1f3eed01
+def _have_met(train: Tiles, valid: Tiles | None, fold: int, weights: str | Path | None, start: Unet | None, pseudo: Tiles | None) -> dict[str, str]: # seen, pseudo, before: eight digits of each tile
+    "For the manifest: which tiles the network will have met, and which of them before; none of those that are held out, if the encoder's weights can tell."
+    met = dict(seen=train.keys()) | ({} if pseudo is None else dict(pseudo=pseudo.keys()))
+    before = set(_keys(json.loads(Path(weights).with_suffix('.json').read_text()))) if str(weights).endswith('.safetensors') else set()
+    if valid is not None and (leak := before & set(valid.keys())): raise ValueError(f'{weights}: has met {len(leak)} of the tiles that fold {fold} holds out; start from a network of the same fold, or from ImageNet weights')
+    if start is not None: before |= set(_keys(start.meta))
+    if before: met['before'] = sorted(before.difference(*met.values()))
+    return {k: ''.join(v) for k, v in met.items() if len(v)}
+
 # %% ../nbs/03_training.ipynb #413f3a5f
 _OTHER = 'was made with other data or settings; resume with the same ones, or start in another folder'
 
@@ -627,6 +637,15 @@ def _same(a: str, b: str) -> bool:
     "Whether two records of settings, in JSON, mean the same training."
     a, b = ({**d, 'recipe': Recipe.read(d['recipe'])} for d in map(json.loads, (a, b)))
     return a == b
+
+# %% ../nbs/03_training.ipynb #413f3c01
+def _finished(log: Path, about: str) -> dict | None: # paths and rows; none: no fold was finished here
+    "What the log of a fold says, if it is one of the same training."
+    if not log.exists(): return None
+    try: done = json.loads(log.read_text()); same = _same(done['about'], about)
+    except (ValueError, KeyError, TypeError): raise ValueError(f'{log}: damaged; remove it to train this fold again from the start') from None
+    if not same: raise ValueError(f'{log}: {_OTHER}')
+    return done
 
 # %% ../nbs/03_training.ipynb #d3db8fa8
 def train_fold(
@@ -648,18 +667,15 @@ def train_fold(
     "Run all stages of a recipe on one fold and keep the snapshots of the last."
     check_recipe(recipe)
     _take_gpu()
-    folder = Path(folder)
-    path, log = folder/f'fold{fold}.checkpoint', folder/f'fold{fold}.json'
     if bool(recipe.taught) != (pseudo is not None): raise ValueError(f'recipe {recipe.name}: ' + ('its batches want tiles that a teacher has labelled' if recipe.taught else 'it has no use for tiles that a teacher has labelled'))
     train = train[train.images.max((1, 2)) > 0]
     if not len(train): raise ValueError(f'fold {fold}: no tile is left to learn from; all are black')
     about = json.dumps(dict(recipe=asdict(recipe), fold=fold, seed=seed, weights=str(weights), data=train.sha256()) | ({} if start is None else dict(start=_fingerprint(start))) | ({} if pseudo is None else dict(pseudo=pseudo.sha256())))
+    folder = Path(folder)
+    path, log = folder/f'fold{fold}.checkpoint', folder/f'fold{fold}.json'
     if not resume and not rank_distrib(): log.unlink(missing_ok=True); path.unlink(missing_ok=True)
     _wait()
-    if resume and log.exists():
-        try: done = json.loads(log.read_text()); same = _same(done['about'], about)
-        except (ValueError, KeyError, TypeError): raise ValueError(f'{log}: damaged; remove it to train this fold again from the start') from None
-        if not same: raise ValueError(f'{log}: {_OTHER}')
+    if resume and (done := _finished(log, about)):
         if bar is not None: bar.update(total_tiles(recipe, len(train)))
         return [folder/p for p in done['paths']], pd.DataFrame(done['rows'])
     back = _read_checkpoint(path) if resume and path.exists() else None
@@ -669,13 +685,9 @@ def train_fold(
     if start is not None: _go_on(model, start, recipe)
     state = {k: v for k, v in back.items() if k not in ('epoch', 'within', 'model', 'opt', 'smooth', 'random')} if back else dict(about=about, rows=[], paths=[], best=-1., at=None, start=None, keep=0)
     if bar is not None: bar.update(sum(total_tiles(replace(recipe, stages=(replace(recipe.stages[r['stage']], epochs=1, cycles=1),)), len(train)) for r in state['rows']))
-    met = dict(seen=train.keys()) | ({} if pseudo is None else dict(pseudo=pseudo.keys()))
-    before = set(_keys(json.loads(Path(weights).with_suffix('.json').read_text()))) if str(weights).endswith('.safetensors') else set()
-    if valid is not None and (leak := before & set(valid.keys())): raise ValueError(f'{weights}: has met {len(leak)} of the tiles that fold {fold} holds out; start from a network of the same fold, or from ImageNet weights')
-    if start is not None: before |= set(_keys(start.meta))
-    if before: met['before'] = sorted(before.difference(*met.values()))
-    meta = meta | dict(how=recipe.how, tile=max(train.images.shape[1:]), recipe=recipe.name, fold=fold, seed=seed, stages=[asdict(s) for s in recipe.stages], commit=commit()) | {k: ''.join(v) for k, v in met.items() if len(v)}
+    meta = meta | dict(how=recipe.how, tile=max(train.images.shape[1:]), recipe=recipe.name, fold=fold, seed=seed, stages=[asdict(s) for s in recipe.stages], commit=commit()) | _have_met(train, valid, fold, weights, start, pseudo)
     for i, stage in enumerate(recipe.stages):
+        name = ('all tiles' if valid is None else f'fold {fold}') + f', stage {i + 1} of {len(recipe.stages)}, '
         for cycle in range(stage.cycles):
             at = dict(fold=fold, stage=i, cycle=cycle)
             if back and at != back['at']: continue
@@ -685,7 +697,7 @@ def train_fold(
                 last = i == len(recipe.stages) - 1
                 state |= dict(at=at, keep=math.ceil((recipe.snapshots - len(state['paths'])) / (stage.cycles - cycle)) if last else 0)
             save = Checkpoint(path, state, state['keep'], 0 if valid is None else recipe.every, back, size=stage.size, **meta)
-            fit_stage(model, train, train[:1] if valid is None else valid, stage, recipe, (save, *([Progress(bar, ('all tiles' if valid is None else f'fold {fold}') + f', stage {i + 1} of {len(recipe.stages)}, ' + f'cycle {cycle + 1} of {stage.cycles}, ' * (stage.cycles > 1))] if bar is not None else []), *cbs), device, pseudo)
+            fit_stage(model, train, train[:1] if valid is None else valid, stage, recipe, (save, *([] if bar is None else [Progress(bar, name + f'cycle {cycle + 1} of {stage.cycles}, ' * (stage.cycles > 1))]), *cbs), device, pseudo)
             back = None
     if not rank_distrib():
         write_atomically(log, json.dumps({k: state[k] for k in ('about', 'rows', 'paths')}).encode())
