@@ -98,6 +98,16 @@ def _suspicious(
     if member.file_size > 2**24 or member.file_size > 2**20 and member.file_size > 100 * member.compress_size: return f'unpacks to {member.file_size} bytes, too many for a tile'
     return ''
 
+# %% ../nbs/00_data.ipynb #2260d0a1
+def _open_zip(path: Path) -> tuple[zipfile.ZipFile, list[str]]: # and the names of the files in it
+    "An archive with nothing suspicious in it, or a `DataError`."
+    try: archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as e: raise DataError(f'{path}: not a readable zip archive ({e}); download it again') from None
+    members = archive.infolist()
+    if wrong := next((f'{m.filename[:80]!r} {why}' for m in members if (why := _suspicious(m))), None): raise DataError(f'{path}: {wrong}; download the archive again')
+    if twice := [n for n, times in Counter(m.filename for m in members).items() if times > 1]: raise DataError(f'{path}: {twice[0][:80]!r} is there twice; download the archive again')
+    return archive, [m.filename for m in members if not m.is_dir()]
+
 # %% ../nbs/00_data.ipynb #2260c36a
 class Files:
     "PNG files by id, in a folder or in a zip archive that is never unpacked."
@@ -105,21 +115,17 @@ class Files:
         path: Path, # a folder, or a zip archive
         sub: str='', # the folder inside it that holds the files
     ):
-        self.path, self.sub, self.zip = Path(path), sub, None
+        self.path, self.sub, self.zip, start = Path(path), sub, None, f'{sub}/' if sub else ''
         if self.path.is_file():
-            try: self.zip = zipfile.ZipFile(self.path)
-            except (zipfile.BadZipFile, OSError, NotImplementedError) as e: raise DataError(f'{self.path}: not a readable zip archive ({e}); download it again') from None
-            members = self.zip.infolist()
-            if wrong := next((f'{m.filename[:80]!r} {why}' for m in members if (why := _suspicious(m))), None): raise DataError(f'{self.path}: {wrong}; download the archive again')
-            if twice := [n for n, times in Counter(m.filename for m in members).items() if times > 1]: raise DataError(f'{self.path}: {twice[0][:80]!r} is there twice; download the archive again')
-            names = [n for n in self.zip.namelist() if n.startswith(f'{sub}/' * bool(sub)) and not n.endswith('/')]
-        elif not (self.path/sub).is_dir(): raise DataError(f'{self.path/sub}: no such file or folder')
-        else:
-            names = [f'{sub}/{p.name}' if sub else p.name for p in (self.path/sub).iterdir()]
+            self.zip, names = _open_zip(self.path)
+            names = [n for n in names if n.startswith(start)]
+        elif (self.path/sub).is_dir(): names = [start + p.name for p in (self.path/sub).iterdir()]
+        else: raise DataError(f'{self.path/sub}: no such file or folder')
         names = [n for n in names if not (base := n.rsplit('/', 1)[-1]).startswith('.') and base not in ('Thumbs.db', 'desktop.ini', '__MACOSX')]
-        self.names = {n[:-4].removeprefix(f'{sub}/' * bool(sub)): n for n in names if n.lower().endswith('.png')}
-        if twice := [i for i, times in Counter(n[:-4] for n in names if n.lower().endswith('.png')).items() if times > 1]: raise DataError(f'{self.path}: {twice[0]!r} is there twice, as .png and .PNG; remove one of them')
-        self.extra = sorted(set(names) - set(self.names.values()))
+        pictures = [n for n in names if n.lower().endswith('.png')]
+        if twice := [i for i, times in Counter(n[:-4] for n in pictures).items() if times > 1]: raise DataError(f'{self.path}: {twice[0]!r} is there twice, as .png and .PNG; remove one of them')
+        self.names = {n[len(start):-4]: n for n in pictures}
+        self.extra = sorted(set(names) - set(pictures))
 
     def where(self,
         id: str, # a tile's id
