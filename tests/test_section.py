@@ -176,6 +176,18 @@ def test_one_damaged_header_of_a_volume_is_named(tmp_path):
             with pytest.warns(UserWarning, match=why): assert open_section(path).shape == (6 * 140, 12)
 
 
+def test_the_other_polarity(survey, tmp_path):
+    "A survey whose sign was turned, and turned back by --reverse, gets the mask of the one as it was; --resume knows the difference."
+    section = open_section(survey)
+    np.save(tmp_path/'two.npy', np.stack([section.panel(i)[0].T for i in range(2)]))
+    np.save(tmp_path/'turned.npy', -np.load(tmp_path/'two.npy'))
+    small = lambda name, *more: ['section', tmp_path/name, '--out', tmp_path/f'salt-{name}', '--no-tta', '--overlap', '0', *more]
+    run(small('two.npy'))
+    run(small('turned.npy', '--reverse'))
+    np.testing.assert_array_equal(np.load(tmp_path/'salt-turned.npy'), np.load(tmp_path/'salt-two.npy'))
+    assert 'other settings (reverse)' in run(small('turned.npy', '--resume'), code=1)
+
+
 @pytest.mark.parametrize('kind', [1, 2, 3, 5, 8])
 def test_formats_and_holes(survey, tmp_path, kind):
     "Traces out of order and missing, in each format: those that are there are read, nothing else is written."
