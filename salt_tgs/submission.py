@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -155,8 +155,15 @@ def _folds_by_dask(folds: dict[int, tuple], workers: int, scheduler: str | None)
     "Each fold on a worker, of this machine or of a cluster; what `train_folds` gives."
     threads = _threads(workers, len(folds), scheduler)
     with dask_client(min(workers, len(folds)), scheduler) as client:
-        futures = {k: client.submit(_one_fold, *(client.scatter(a, hash=False) if isinstance(a, Tiles) else a for a in args), threads, key=f'{args[3]}-fold{k}-{time.time_ns()}', pure=False, retries=2) for k, args in folds.items()}
-        done = {k: f.result() for k, f in futures.items()}
+        def submit(k): return client.submit(_one_fold, *(client.scatter(a, hash=False) if isinstance(a, Tiles) else a for a in folds[k]), threads, key=f'{folds[k][3]}-fold{k}-{time.time_ns()}', pure=False, retries=2)
+        def result(k, tries=2):
+            try: return futures[k].result()
+            except CancelledError:  # its tiles lay in the memory of a worker that died
+                if not tries: raise
+                futures[k] = submit(k)
+                return result(k, tries - 1)
+        futures = {k: submit(k) for k in folds}
+        done = {k: result(k) for k in folds}
     return {k: paths for k, (paths, _) in done.items()}, pd.concat([rows for _, rows in done.values()], ignore_index=True)
 
 # %% ../nbs/05_submission.ipynb #45dc0640

@@ -36,6 +36,12 @@ class Forked:
         with open(os.dup(self.err.fileno())) as f: return f.read()
 
 
+def workers(pid: int) -> list[int]: # their process ids
+    "The workers that a process has started on this machine."
+    children = [int(c) for t in os.listdir(f'/proc/{pid}/task') for c in open(f'/proc/{pid}/task/{t}/children').read().split()]
+    return [c for c in children if b'spawn_main' in open(f'/proc/{c}/cmdline', 'rb').read()]
+
+
 def run(args: list, prepare=None, *values, code: int=0) -> str: # what it wrote to stderr
     "The command from start to end."
     p = Forked(args, prepare, *values)

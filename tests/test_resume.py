@@ -1,6 +1,7 @@
 "A training that is killed and gone on with is the training that was never killed."
 import hashlib
 import json
+import os
 import random
 import signal
 import time
@@ -8,12 +9,17 @@ import time
 import pytest
 
 from faults import fault
-from forked import Forked, run
+from forked import Forked, run, workers
 
 
 def train(tiles, out, *more): return ['train', '--data', tiles, '--out', out, '--folds', '2', '--only-folds', '0', '--epochs-scale', '1', *more]
 
 def weights(out): return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (out/'networks').glob('*.safetensors')}
+
+
+def one_thread():
+    import torch
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope='module')
@@ -57,8 +63,23 @@ def test_killed_and_resumed(unbroken, tiles, tmp_path, round):
     time.sleep(rng.uniform(0, 3))
     p.signal(signal.SIGKILL)
     assert p.wait(60) == -signal.SIGKILL
+    (out/'networks'/'.fold0.checkpoint.half').write_bytes(b'of a save that was killed')
     run(train(tiles, out, '--resume'))
     same_end(out, unbroken)
+    assert not list((out/'networks').glob('.*'))
+
+
+@fault('dead worker')
+def test_a_fold_goes_on_in_another_worker(tiles, tmp_path):
+    "Two folds side by side: the one whose worker is killed ends as it does where nobody kills."
+    two = lambda out, *more: ['train', '--data', tiles, '--out', tmp_path/out, '--folds', '2', '--epochs-scale', '1', *more]
+    run(two('alone'), one_thread)
+    p, began = Forked(two('together', '--workers', '2'), one_thread), time.monotonic()
+    while len(list((tmp_path/'together').glob('networks/*.checkpoint'))) < 2 and p.running() and time.monotonic() < began + 120: time.sleep(.02)
+    first, _ = workers(p.pid)
+    os.kill(first, signal.SIGKILL)
+    assert p.wait(200) == 0, p.stderr()
+    assert weights(tmp_path/'together') == weights(tmp_path/'alone')
 
 
 @fault('stop and go on')

@@ -13,7 +13,7 @@ import pytest
 import segyio
 
 from faults import fault
-from forked import Forked, run
+from forked import Forked, run, workers
 from salt_tgs.data import DataError
 from salt_tgs.section import make_default_survey, open_section, predict_chunk, predict_section
 
@@ -119,10 +119,8 @@ def test_parts_need_not_know_each_other(survey, unbroken, tmp_path):
 def test_a_killed_worker_loses_nothing(survey, unbroken, tmp_path):
     out = tmp_path/'salt.sgy'
     p = start(args(survey, out, '--workers', '2'), out, 1)
-    def below(pid): return [int(c) for t in os.listdir(f'/proc/{pid}/task') for c in open(f'/proc/{pid}/task/{t}/children').read().split()]
-    workers = [w for w in below(p.pid) if b'spawn_main' in open(f'/proc/{w}/cmdline', 'rb').read()]
-    assert len(workers) == 2
-    os.kill(workers[0], signal.SIGKILL)
+    first, _ = workers(p.pid)
+    os.kill(first, signal.SIGKILL)
     assert not out.exists()
     assert p.wait(60) == 0
     assert written(out) == written(unbroken)
