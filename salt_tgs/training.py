@@ -673,7 +673,8 @@ def train_fold(
     about = json.dumps(dict(recipe=asdict(recipe), fold=fold, seed=seed, weights=str(weights), data=train.sha256()) | ({} if start is None else dict(start=_fingerprint(start))) | ({} if pseudo is None else dict(pseudo=pseudo.sha256())))
     folder = Path(folder)
     path, log = folder/f'fold{fold}.checkpoint', folder/f'fold{fold}.json'
-    if not resume and not rank_distrib(): log.unlink(missing_ok=True); path.unlink(missing_ok=True)
+    if not rank_distrib():
+        for old in (*folder.glob(f'.fold{fold}[.-]*'), *(() if resume else (log, path))): old.unlink(missing_ok=True)  # what a killed save left, and an earlier training
     _wait()
     if resume and (done := _finished(log, about)):
         if bar is not None: bar.update(total_tiles(recipe, len(train)))

@@ -7,7 +7,7 @@ import pytest
 FAULTS = {
     'malicious checkpoint': 'Weights are tensors and JSON, a checkpoint is read in torch\'s safe mode, and a pickle is refused wherever it is put; nothing in it runs.',
     'corrupt or cut weights': 'One clear error names the file: the sha256, the tensors\' names and shapes and every number are checked.',
-    'kill during save': 'The old file or the new one is there, never half of one; a checkpoint names only what was written before it.',
+    'kill during save': 'The old file or the new one is there, never half of one; a checkpoint names only what was written before it. The half that was being written has a hidden name of its own, and the fold removes it when it goes on.',
     'stop and go on': 'SIGINT and SIGTERM: the batch is finished and saved, exit code 130 or 143. `--resume` ends with the weights, or the mask, of a run that was never stopped, and refuses other data or settings.',
     'a new run over an old one': 'Refused without `--resume` or `--overwrite`; no file of the old run has changed.',
     'NaN or infinite loss': 'The training stops before the step, and names epoch, batch and tiles; weights and checkpoint are those from before.',
@@ -21,7 +21,7 @@ FAULTS = {
     'archive traversal, bomb': 'Nothing is unpacked to the disk; an archive with a member that points outside, is a link, is there twice or unpacks without measure is refused.',
     'two people, one tile': 'The later one is shown the earlier decision, and nothing of it is overwritten; all that was ever decided stays.',
     'a stranger at the page': 'Only this machine is served unless it is asked for; other names, other pages, unknown ids, links out of the folder and what is no mask are refused.',
-    'dead worker': 'Training has none: its batches are made in its own process. A survey\'s panel goes to another worker, and the answer is the same.',
+    'dead worker': 'A fold that is trained beside others goes on in another worker, from its checkpoint; a survey\'s panel goes to another worker. Weights and answer are the same. (A training\'s batches are made in its own process.)',
     'not repeatable': 'The same machine, versions and seed give the same weights and submission; folds do not depend on the order of files.',
     'the engine cannot run on this processor': 'A warning says so, and torch predicts, more slowly and the same.',
     'wrong weights for the network': 'Architecture, normalisation and frame are written down with the weights and compared.',
