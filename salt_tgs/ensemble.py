@@ -12,6 +12,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,6 @@ def dask_client(
         except (OSError, ValueError) as e: raise ConnectionError(f'no Dask scheduler answers at {scheduler} ({e or type(e).__name__}); start one by `dask scheduler`, which prints its address') from None
         with client:
             try: yield client
-            except distributed.KilledWorker: raise RuntimeError('one piece of work ended several workers, one after the other, most likely for want of memory; take fewer workers, then go on with --resume') from None
+            except (distributed.KilledWorker, CancelledError): raise RuntimeError('one piece of work ended several workers, one after the other, most likely for want of memory; take fewer workers, then go on with --resume') from None
     finally:
         if cluster is not None: cluster.close()
