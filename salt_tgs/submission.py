@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -34,10 +35,10 @@ from fastai.basics import default_device, rank_distrib
 from tqdm.auto import tqdm
 
 from .data import DataError, SaltData, TileFiles, Tiles, coverage_folds, depth_folds, find_data, load_data, place_folds, read_table, rle_decode, rle_encode_batch, show_tiles
-from .ensemble import THRESHOLDS, Ensemble, average_weights, best_threshold, cross_fit_threshold, dask_client, decided, out_of_fold, threshold_scores, to_masks
+from .ensemble import THRESHOLDS, Ensemble, average_weights, best_threshold, cross_fit_threshold, dask_client, decided, out_of_fold, rule_of_full, threshold_scores, to_masks
 from .losses import score_se, tile_scores
 from .model import Unet, _keys, check_room, load_network, write_atomically
-from .training import RECIPES, Recipe, Stage, _fingerprint, _go_on, _take_gpu, build_model, check_recipe, total_tiles, train_fold
+from .training import RECIPES, Recipe, Stage, _fingerprint, _go_on, _have_met, _take_gpu, build_model, check_recipe, total_tiles, train_fold
 
 # %% ../nbs/05_submission.ipynb #e874662e
 def check_submission(
@@ -101,21 +102,24 @@ def make_folds(
     recipe: Recipe, # says how many, and stratified by what
 ) -> np.ndarray: # shape (n,), the fold of each tile
     "Deal the labelled tiles into the folds that a recipe asks for."
-    if recipe.split == 'depth': return depth_folds(tiles.depths, tiles.ids, recipe.folds)
     if recipe.split == 'place':
         if (folds := place_folds(tiles.ids, tiles.images.shape[2], recipe.folds)) is None: raise ValueError(f'recipe {recipe.name}: folds by place are for the windows of a survey, whose ids name a crossline or a trace; these tiles have other ids')
         return folds
-    return coverage_folds(tiles.masks.mean((1, 2)), tiles.depths, tiles.ids, recipe.folds)
+    folds = depth_folds(tiles.depths, tiles.ids, recipe.folds) if recipe.split == 'depth' else coverage_folds(tiles.masks.mean((1, 2)), tiles.depths, tiles.ids, recipe.folds)
+    _, first, same = np.unique(tiles.keys(), return_index=True, return_inverse=True)
+    return np.where(tiles.images.max((1, 2)) > 0, folds[first[same]], folds)  # one picture, one fold, however often it is there; black ones teach nothing
 
 # %% ../nbs/05_submission.ipynb #e5000a01
 def _threads(workers: int, folds: int, scheduler: str | None) -> int | None: # none: the scheduler's workers know
     "How many threads a fold has, where folds are trained side by side on this machine."
     return None if scheduler else max(1, torch.get_num_threads() // min(workers, folds))
 
+_TURN = threading.Lock()  # torch's random numbers belong to the process, and a worker of Dask may have several threads
+
 def _one_fold(train: Tiles, valid: Tiles, recipe: Recipe, folder: Path, fold: int, weights, seed: int, start: Unet | None, pseudo: Tiles | None, meta: dict, threads: int | None=None) -> tuple[list[Path], pd.DataFrame]:
     "A fold, in a worker's process; if an earlier worker died over it, from that one's checkpoint on."
     if threads: torch.set_num_threads(threads)
-    with tqdm(disable=True) as bar: return train_fold(train, valid, recipe, folder, fold, weights, seed, bar, resume=True, start=start, pseudo=pseudo, **meta)
+    with _TURN, tqdm(disable=True) as bar: return train_fold(train, valid, recipe, folder, fold, weights, seed, bar, resume=True, start=start, pseudo=pseudo, **meta)
 
 # %% ../nbs/05_submission.ipynb #78d40890
 def train_folds(
@@ -269,7 +273,7 @@ def _figures(r: Result) -> dict[str, str]: # HTML by title
     for k in np.unique(r.folds): ax.plot(THRESHOLDS, r.curve[:, r.folds == k].mean(1), color=f'C{k}', lw=1, label=f'fold {k}')
     ax.plot(THRESHOLDS, r.curve.mean(1), color='black', label='all'); ax.axvline(r.ensemble.threshold, color='gray', ls=':'); ax.set(xlabel='threshold', ylabel='official score'); ax.legend()
     cov = Figure(figsize=(9, 3), layout='constrained'); a, b = cov.subplots(1, 2)
-    guess = to_masks(r.probs, r.ensemble.threshold)
+    guess = to_masks(r.probs, r.ensemble.threshold, rule_of_full(truth))
     a.plot(truth.mean((1, 2)), guess.mean((1, 2)), '.', alpha=.2, color='C0'); a.plot([0, 1], [0, 1], color='gray', lw=.5); a.set(title='labelled tiles, out of fold', xlabel='true coverage', ylabel='predicted coverage')
     b.hist(guess.mean((1, 2)), bins=20, density=True, histtype='step', label='labelled tiles, out of fold')
     if r.test_coverage is not None: b.hist(r.test_coverage, bins=20, density=True, histtype='step', label='test tiles')
@@ -338,8 +342,10 @@ def compare_scores(
 ) -> dict: # tiles that both have scored, the mean gain of a over b on them, its standard error
     "The paired difference of two runs on the tiles that both have scored."
     def scores(path):
-        try: return pd.read_csv(path, dtype=dict(id=str), keep_default_na=False).set_index('id').score.astype(float)
+        try: found = pd.read_csv(path, dtype=dict(id=str), keep_default_na=False).set_index('id').score.astype(float)
         except (ValueError, KeyError, AttributeError): raise DataError(f'{path}: not the scores of tiles, a table with the columns id and score') from None
+        if found.index.has_duplicates: raise DataError(f'{path}: the id {found.index[found.index.duplicated()][0]} is there twice')
+        return found
     one, other = scores(a), scores(b)
     gain = (one - other).dropna()
     return dict(tiles=len(gain), gain=gain.mean() if len(gain) else np.nan, se=score_se(gain.values) if len(gain) > 1 else np.nan)
@@ -487,6 +493,12 @@ def _named(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == 'cuda' else str(device)
 
 # %% ../nbs/05_submission.ipynb #6b11e806
+def _check_weights(weights: str | Path | None, out: str | Path, folds: dict[int, tuple[Tiles, Tiles | None]]):
+    "Refuse weights of the encoder that the new run would remove, or that have met what is held out, before anything is removed or trained."
+    if weights in (None, 'imagenet'): return
+    if Path(weights).resolve().is_relative_to(Path(out).resolve()): raise ValueError(f'{out}: the weights to start from are there; choose another --out')
+    for k, (train, valid) in folds.items(): _have_met(train, valid, k, weights, None, None)
+
 def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start, test=False, workers=1, scheduler=None, teach=None) -> tuple[Result, Path, _Clock]:
     "Check, split, train, and score out of fold what is finished."
     clock = _Clock()
@@ -512,6 +524,7 @@ def _fit(data, out, recipe, weights, seed, only, overwrite, resume, start, test=
             if (net := teacher.start(k)) is not None: _go_on(model, net, recipe)  # what does not fit is refused now
         before = dict(start_run=teacher.key)
         teach = teacher if recipe.taught else lambda k: (teacher.start(k), None)
+    _check_weights(weights, out, {k: (salt.train[folds != k], salt.train[folds == k]) for k in sorted(set(folds.tolist() if only is None else only))})
     out = Path(out) if rank_distrib() else prepare_out(out, dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=digest, split=_split(folds)) | before, overwrite, resume, _room(recipe, _bytes(model), recipe.folds if only is None else len(only), workers))
     _read_rows(out/'results'/'runs.csv')  # what stands there must be a table of runs, or the new row could not be added
     clock('loading')
@@ -694,6 +707,7 @@ def train_all(
     salt = load_data(find_data() if data is None else data)
     about = dict(recipe=asdict(recipe), seed=seed, weights=None if weights is None else str(weights), data=salt.train.sha256(), folds='none')
     _check(recipe, salt, start, out)
+    _check_weights(weights, out, {})
     folds = []
     for run in _folders(start):
         before, earlier = _read_run(run)
@@ -738,12 +752,14 @@ def train_reviewed(
         if folds < 2: raise ValueError(f'all {len(tiles)} reviewed windows lie at the same traces, so none is left to examine a network in; review some at other traces of the line')
     if len(tiles) < 2 * folds: raise ValueError(f'{len(tiles)} reviewed tiles are too few for {folds} folds; review at least {2 * folds}')
     if known is not None and known.images.shape[1:] != tiles.images.shape[1:]: raise ValueError('the further tiles have {} x {} pixels, the reviewed ones {} x {}; they must be alike'.format(*known.images.shape[1:], *tiles.images.shape[1:]))
+    met = np.isin(tiles.keys(), _keys(net.meta)) & (tiles.images.max((1, 2)) > 0)
+    if met.any(): raise ValueError(f'the network to go on from has learned {met.sum()} of the {len(tiles)} reviewed tiles, so that it cannot be examined in them; go on from one that has not: in a second round, the one that the first round began with')
     if known is not None:
         known = known[~np.isin(known.keys(), tiles.keys())]  # what one fold is examined in, none of its further tiles may tell
         if not len(known): raise ValueError('the further tiles are the reviewed ones again; name others, or none')
     recipe = Recipe('reviewed', (Stage(net.meta['size'], 'symmetric_lovasz', epochs, lr),), net.encoder.name, tuple(b.bn.num_features for b in net.decoder), type(net.decoder[0]).__name__, type(net.head).__name__, how=net.meta['how'],
                     goes_on=True, taught=0. if known is None else .5, lr_div=(3, 3, 1), split=split, folds=folds, snapshots=min(3, epochs), average=True)
-    before = tile_scores(Ensemble([net], ensemble.threshold).masks(tiles.images), tiles.masks)
+    before = tile_scores(Ensemble([net], ensemble.threshold).masks(tiles.images, rule_of_full(tiles.masks)), tiles.masks)
     result, out, clock = _fit(SaltData(tiles, tiles[:0], []), out, recipe, None, seed, None, overwrite, resume, None, teach=lambda k: (net, known))
     result.before = before
     _write(result, out, clock)
@@ -761,5 +777,5 @@ def evaluate(
     hit, black = np.array([k in known for k in tiles.keys()]), tiles.images.max((1, 2)) == 0
     fresh = tiles if seen or not hit.any() else tiles[~hit & ~black]
     if not len(fresh): raise ValueError(f'these weights were trained on all {len(tiles)} tiles (black ones apart); a score on them would say nothing. Name a folder of others, or say --seen')
-    scores = tile_scores(ensemble.masks(fresh.images), fresh.masks)
+    scores = tile_scores(ensemble.masks(fresh.images, rule_of_full(fresh.masks)), fresh.masks)
     return pd.DataFrame(dict(score=scores, size=fresh.masks.sum((1, 2))), index=pd.Index(fresh.ids, name='id'))

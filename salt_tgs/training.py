@@ -166,8 +166,9 @@ class _Official:
     "The official score of a batch, at the tiles' own size; under 'resize' the truth has lost what resizing takes."
     def __init__(self, h: int, w: int, how: str): self.h, self.w, self.how = h, w, how
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:
+        device = logits.device  # where ranks gather it
         logits, y = (unframe(t.float(), self.h, self.w, self.how)[:, 0].cpu().numpy() for t in (logits, y))
-        return torch.tensor(tile_scores(logits > 0, y > .5).mean())
+        return torch.tensor(tile_scores(logits > 0, y > .5).mean(), dtype=torch.float32, device=device)
 
 # %% ../nbs/03_training.ipynb #de834478
 class StopOnNaN(Callback):
@@ -385,25 +386,27 @@ def check_recipe(
         if type(value := getattr(recipe, what)) is not bool: raise ValueError(f'recipe {recipe.name}: {what} is true or false, not {value!r}')
     for what, value, known in (('how', recipe.how, ('pad', 'resize')), ('split', recipe.split, ('coverage', 'depth', 'place'))):
         if value not in known: raise ValueError(f'recipe {recipe.name}: {what} is one of {", ".join(known)}, not {value!r}')
+    if type(recipe.encoder) is not str: raise ValueError(f'recipe {recipe.name}: encoder is a name, not {recipe.encoder!r}')
     last = recipe.stages[-1].epochs * recipe.stages[-1].cycles
     if recipe.snapshots > last: raise ValueError(f'recipe {recipe.name}: {recipe.snapshots} snapshots, but its last stage has {last} epochs; keep from 1 to {last}')
     if any(recipe.n_taught(s) >= s.bs for s in recipe.stages): raise ValueError(f'recipe {recipe.name}: taught is a share of each batch, from 0 to below 1, that leaves room for a tile of its own, not {recipe.taught}')
     if recipe.fresh and (recipe.goes_on or not recipe.taught): raise ValueError(f'recipe {recipe.name}: fresh is for one that is taught and does not go on')
     for what, where, table, names in (('loss', 'LOSSES', LOSSES, [s.loss for s in recipe.stages]), ('augmentation', 'AUGMENT', AUGMENT, recipe.augment), ('block', 'BLOCKS', BLOCKS, [recipe.block]), ('head', 'HEADS', HEADS, [recipe.head])):
         for name in names:
-            if name not in table: raise ValueError(f'recipe {recipe.name}: no {what} is called {name!r}; there are {", ".join(table)}, and {where}["NAME"] = ... adds one')
+            if type(name) is not str or name not in table: raise ValueError(f'recipe {recipe.name}: no {what} is called {name!r}; there are {", ".join(table)}, and {where}["NAME"] = ... adds one')
 
 # %% ../nbs/03_training.ipynb #c37f4262
 def _random_state(learn: Learner) -> dict:
     "Where every source of random numbers stands, as plain numbers and tensors."
     kind, keys, *rest = np.random.get_state()
-    return dict(python=random.getstate(), numpy=(kind, keys.tolist(), *rest), torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    return dict(python=random.getstate(), numpy=(kind, keys.tolist(), *rest), torch=torch.get_rng_state(), cuda=[torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],  # that of this process's GPU; ranks draw in step
+               
                 loaders=[getattr(dl, 'dl', dl).rng.getstate() for dl in learn.dls.loaders])
 
 def _set_random_state(state: dict, learn: Learner):
     "Put every source of random numbers back to where it stood."
     random.setstate(state['python']); np.random.set_state(state['numpy']); torch.set_rng_state(state['torch'])
-    if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all(state['cuda'])
+    if state['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state(state['cuda'][0])
     for dl, s in zip(learn.dls.loaders, state['loaders']): getattr(dl, 'dl', dl).rng.setstate(s)
 
 # %% ../nbs/03_training.ipynb #10d8b2c5
