@@ -192,14 +192,17 @@ def predict_command(
         print(f'{predict_submission(paths[0], table, ensemble)}: checked, ready for `salt-tgs submit`')
         return 0
     if args.weights is None and (odd := odd_grey(list(images.values()))): print(f'salt-tgs: {odd}', file=sys.stderr)
-    note, asked = out/'predict.json', f'{ensemble.threshold:g}, ' + f'peak {ensemble.peak:g}, ' * (ensemble.peak > 0) + ', '.join(f'{weights[:8]} {engine}' for weights, engine in zip(*_members(ensemble).values()))
+    import hashlib
+    note, by = out/'predict.json', f'{ensemble.threshold:g}, ' + f'peak {ensemble.peak:g}, ' * (ensemble.peak > 0) + ', '.join(f'{weights[:8]} {engine}' for weights, engine in zip(*_members(ensemble).values()))
+    asked = {id: f'{by}, {hashlib.sha256(repr(a.shape).encode() + a.tobytes()).hexdigest()[:8]}' for id, a in images.items()}
     try: made = json.loads(note.read_text()) if note.exists() else {}  # by which threshold and networks, picture by picture
     except (OSError, ValueError): made = None
     if type(made) is not dict or not all(type(v) is str for v in made.values()): raise DataError(f'{note}: not a file of this command; choose another --out')
-    if args.resume and (other := [p for id in images for p in files[id].values() if p.exists() and made.get(id) != asked]): raise DataError(f'{other[0]}: not made with the weights and the threshold that are asked for now; choose another --out, or say --overwrite')
+    if args.resume and (other := [p for id in images for p in files[id].values() if p.exists() and made.get(id) != asked[id]]): raise DataError(f'{other[0]}: not made of this picture with the weights and the threshold that are asked for now; choose another --out, or say --overwrite')
+    if args.overwrite and (foreign := [p for id in images for p in files[id].values() if p.exists() and id not in made]): raise DataError(f'{foreign[0]}: not made by this command, so --overwrite does not touch it; choose another --out')
     if args.overwrite:  # first: if this is interrupted, --resume must not take an old picture for a new one
         for p in there: p.unlink()
-    write_atomically(note, (json.dumps(made | dict.fromkeys(images, asked), indent=1) + '\n').encode())
+    write_atomically(note, (json.dumps(made | asked, indent=1) + '\n').encode())
     todo = [id for id in images if not (args.resume and all(p.exists() for p in files[id].values()))]
     todo.sort(key=lambda id: images[id].shape)
     with tqdm(total=len(todo), disable=None, unit='image') as bar:
@@ -298,6 +301,7 @@ def review_command(
                 with tqdm(total=0, disable=None, unit='panel') as bar: export_section(folder, args.path, args.export, args.weights, args.mask, bar, **how)
                 print(f'{args.export}: mask, as it was decided in the windows that were reviewed')
             else:
+                if args.reverse: raise ValueError('--reverse belongs to a survey; turn the pictures of a folder of tiles yourself')
                 if args.mask: raise ValueError('--mask belongs to a survey; of tiles only those are written that were decided')
                 export_tiles(folder, args.export)
                 print(f'{args.export}: images, masks, train.csv of the tiles that were decided')

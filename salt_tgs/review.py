@@ -34,7 +34,7 @@ import numpy as np
 from .data import SIZE, DataError, Files, Tiles, _kaggle_mask, _png, _write_table, find_files, read_image, read_mask, rle_encode_batch
 from .ensemble import Ensemble
 from .model import write_atomically
-from .section import _beside, _hash, _members, amplitude_scale, open_section, predict_section, to_bytes, window_size, window_starts
+from .section import PIECE, _beside, _hash, _members, amplitude_scale, open_section, predict_section, to_bytes, window_size, window_starts
 
 # %% ../nbs/07_review.ipynb #07aa0018
 def _inner(mask: np.ndarray) -> np.ndarray: # shape (h, w), boolean: pixels of a mask whose four neighbours belong to it, too
@@ -156,7 +156,7 @@ class WindowItems:
         own = lambda name, s: f'{self.section.axes[name][s.start]:g} to {self.section.axes[name][s.stop - 1]:g}'
         return (f'inline {self.section.axes["inline"][line]:g}, ' if self.names[0] else '') + f'{self.names[1]}s {own(self.names[1], traces)}, ' + (f'{own("sample", samples)} {self.section.unit}' if self.section.unit != 'samples' else f'samples {own("sample", samples)}')
 
-    def about(self) -> dict: return dict(kind=self.kind, input=_hash(self.path), shape=list(self.section.shape)) | (dict(reverse=True) if self.section.reverse else {}) # what must be the same when a review is opened again
+    def about(self) -> dict: return dict(kind=self.kind, input=_hash(self.path), shape=list(self.section.shape), ids=[self.id(0), self.id(len(self) - 1)]) | (dict(reverse=True) if self.section.reverse else {}) # what must be the same when a review is opened again
 
     @property
     def scale(self) -> float | None: # as `amplitude_scale` gives it; looked for when it is first wanted
@@ -310,7 +310,7 @@ class Decisions:
                 db.execute('COMMIT')
         with self._db() as db: self.about = {k: json.loads(v) for k, v in db.execute('SELECT name, value FROM about')}
         if about is not None and self.about.get('reverse') != about.get('reverse'): raise DataError(f'{folder}: a review {"without" if about.get("reverse") else "with"} --reverse; say the same, or name another folder by --out')
-        if about is not None and self.about != about: raise DataError(f'{folder}: a review of ' + ('tiles' if self.about.get('kind') == 'tiles' else 'another survey, or of this one before it was changed') + '; name another folder by --out')
+        if about is not None and self.about != {k: v for k, v in about.items() if k != 'ids' or k in self.about}: raise DataError(f'{folder}: a review of ' + ('tiles' if self.about.get('kind') == 'tiles' else 'another survey, or of this one before it was changed') + '; name another folder by --out')
 
     @contextmanager
     def _db(self) -> Iterator[sqlite3.Connection]:
@@ -336,7 +336,7 @@ class Decisions:
     def _keep_picture(self, item: str, image: np.ndarray):
         path = self.folder/'images'/f'{item}.png'
         if not path.exists(): _keep(path, _png(image))
-        elif (read_image(path.read_bytes(), str(path)) != image).any(): raise DataError(f'{item}: the picture is not the one that was reviewed before ({path}); start another review by --out')
+        elif not np.array_equal(read_image(path.read_bytes(), str(path)), image): raise DataError(f'{item}: the picture is not the one that was reviewed before ({path}); start another review by --out')
 
     def decide(self,
         item: str, # its id: the caller knows that there is one
@@ -360,7 +360,7 @@ class Decisions:
             mask = dict(empty=np.zeros_like(proposed), skip=before).get(verdict, mask)
             if mask is None: raise DataError(f'{item}: a mask is missing')
             if mask.shape != image.shape: raise DataError(f'{item}: a mask of {mask.shape[1]} x {mask.shape[0]} pixels, but the picture has {image.shape[1]} x {image.shape[0]}')
-            if verdict == 'accept' and (mask != before).any(): raise DataError(f'{item}: not the mask that was shown at first, so it is a correction')
+            if verdict == 'accept' and not np.array_equal(mask, before): raise DataError(f'{item}: not the mask that was shown at first, so it is a correction')
             self._keep_picture(item, image)
             number = 1 + (db.execute('SELECT max(number) FROM decisions').fetchone()[0] or 0)
             old, new = last.mask if last else f'masks/{item}/0.png', f'masks/{item}/{number}.png'
@@ -461,6 +461,7 @@ class Review:
         k = self.items.index(id)
         seen = [d for d in self.decisions.history(id) if d.number == number]
         mask = self.decisions.mask(seen[0]) if seen else self.looker.mask(k)
+        if mask.shape != self.items.tile(k).shape: raise DataError(f'{id}: the picture is not of the size of the one that was reviewed before; start another review by --out')
         return b''.join(np.ascontiguousarray(a, np.uint8).tobytes() for a in (self.items.tile(k), *self.looker.maps(k), mask))
 
     def thumbnail(self,
@@ -947,6 +948,10 @@ def review_folder(
     return folder
 
 # %% ../nbs/07_review.ipynb #07dd0012
+def _login() -> str: # '' where the system has no name for it, as in a container
+    try: return getpass.getuser()
+    except (KeyError, OSError): return ''
+
 def open_review(
     path: str | Path, # a folder of tiles, or a survey that `open_section` knows
     out: str | Path | None=None, # folder of the review; none: PATH-review
@@ -956,8 +961,9 @@ def open_review(
     **how, # for `open_section`
 ) -> Review: # which goes on where it was left
     "A review of whatever there is."
+    if not is_survey(path) and how.get('reverse'): raise DataError(f'{path}: --reverse turns surveys, and this is a folder of tiles; turn its pictures')
     items = WindowItems(path, **how) if is_survey(path) else TileItems(path)
-    return Review(items, Ensemble.load(weights), review_folder(path, out), getpass.getuser() if who is None else who, background)
+    return Review(items, Ensemble.load(weights), review_folder(path, out), _login() if who is None else who, background)
 
 # %% ../nbs/07_review.ipynb #07dd0014
 def serve_review(
@@ -967,7 +973,8 @@ def serve_review(
     told: Callable[[str], None]=print, # gets what is to be said: the address, and a warning if there is cause
 ) -> None:
     "Serve the page until SIGINT or SIGTERM."
-    server, sock, address = _server(review, port, host)
+    try: server, sock, address = _server(review, port, host)
+    except BaseException: review.looker.stop(); raise
     if not _is_loopback(host): told(f'whoever can reach {host} can see these pictures and decide, without a password and unencrypted; from another machine, `ssh -L {sock.getsockname()[1]}:127.0.0.1:{sock.getsockname()[1]} THIS-MACHINE` and an address of 127.0.0.1 are the safer way')
     told(f'{len(review.items)} {"windows" if review.items.kind == "section" else "tiles"} at {address}; decisions are kept in {review.decisions.folder}')
     try:
@@ -982,6 +989,7 @@ def reviewed_tiles(
     decisions = Decisions(folder)
     kept = {id: d for id, d in sorted(decisions.newest().items()) if d.verdict != 'skip'}
     if not kept: raise DataError(f'{folder}: nothing was decided yet')
+    if wrong := [id for id in kept if not re.fullmatch('[A-Za-z0-9_-]+', id)]: raise DataError(f'{decisions.path}: {wrong[0][:40]!r} cannot be the id of a tile')
     images, masks = [], []
     for id, d in kept.items():
         path = decisions.folder/'images'/f'{id}.png'
@@ -1032,15 +1040,22 @@ def export_section(
     answer = open_section(predict_section(path, _beside(dest, 'network'), weights, resume=True, bar=bar, **how) if mask is None else mask, **how | dict(reverse=False))
     if answer.shape != items.section.shape: raise DataError(f'{mask}: a mask of shape {answer.shape}, but the survey has {items.section.shape}')
     of_line, high = {}, set()
-    for d in sorted((d for d in decisions.newest().values() if d.verdict != 'skip'), key=lambda d: d.number): of_line.setdefault(items.place(items.index(d.item))[0], []).append(d)
+    for d in sorted((d for d in decisions.newest().values() if d.verdict != 'skip'), key=lambda d: d.number):
+        try: of_line.setdefault(items.place(items.index(d.item))[0], []).append(d)
+        except KeyError: raise DataError(f'{folder}: decision {d.number} is of {d.item}, which {path} does not have; give --iline, --xline and --line as for the review') from None
     def planes():
         for line in range(items.section.grid[0]):
-            said = answer.panel(line)[0].T
-            high.update(np.unique(said[said != 0]).tolist())
-            if len(high) > 1 or min(high, default=1) < 0: raise DataError(f'{mask}: not a mask: a mask is 0 and one number above it, as `salt-tgs section` writes it')
-            out = said > 0
-            for d in of_line.get(line, []): out[items.place(items.index(d.item))[1:]] = decisions.mask(d).T
-            yield out
+            n = items.section.grid[1]
+            for at in range(0, n, step := n if len(items.section.shape) == 3 else PIECE):
+                said = answer.panel(line, part=slice(at, at + step))[0].T
+                high.update(np.unique(said[said != 0]).tolist())
+                if len(high) > 1 or min(high, default=1) < 0: raise DataError(f'{mask}: not a mask: a mask is 0 and one number above it, as `salt-tgs section` writes it')
+                out = said > 0
+                for d in of_line.get(line, []):
+                    _, traces, samples = items.place(items.index(d.item))
+                    a, b = max(traces.start, at), min(traces.stop, at + len(out))
+                    if a < b: out[a - at:b - at, samples] = decisions.mask(d).T[a - traces.start:b - traces.start]
+                yield out & items.section.live[line, at:at + step, None]
     draft = dest.with_name(f'.draft-{dest.name}')
     remove = lambda: shutil.rmtree(draft) if draft.is_dir() else draft.unlink(missing_ok=True)
     remove()

@@ -189,8 +189,11 @@ class _Array(Section):
     def _open(self): raise NotImplementedError
 
     def _read(self, i, along, part):
-        a = self._open()
-        return a[part] if len(self.axes) == 2 else a[i, part] if along == 'inline' else a[part, i]
+        try:
+            a = self._open()
+            return np.asarray(a[part] if len(self.axes) == 2 else a[i, part] if along == 'inline' else a[part, i])
+        except (DataError, MemoryError): raise
+        except Exception as e: raise DataError(f'{self.path}: {along} {i} cannot be read ({e or type(e).__name__})') from None
 
     def _out_dtype(self, what): return np.uint8 if what == 'mask' else np.float32
 
@@ -244,7 +247,8 @@ class _Zarr(_Array):
     def _write(self, path, planes, what):
         zarr, a = _module('zarr', 'mdio'), self._open()
         if self.kind == 'mdio':
-            shutil.copytree(self.path, path)
+            shutil.copytree(self.path, path, copy_function=shutil.copyfile)
+            for folder in (path, *(p for p in path.rglob('*') if p.is_dir())): folder.chmod(0o755)
             out = self._open(path, 'r+')
             if 'statsV1' in out.attrs: del out.attrs['statsV1'] # of the amplitudes
         else: out = zarr.create_array(path, shape=a.shape, chunks=a.chunks, dtype=self._out_dtype(what), attributes=dict(a.attrs), zarr_format=a.metadata.zarr_format, dimension_names=getattr(a.metadata, 'dimension_names', None))
@@ -566,6 +570,8 @@ def _planes(section: Section, settings: dict, work: Path, what: str) -> Iterator
         return
     kind = 'probs' if what == 'mask' else what
     both = np.lib.format.open_memmap(work/f'{kind}.npy', 'w+', np.float32, (ni, nx, ns))
+    if hasattr(os, 'posix_fallocate'):
+        with open(work/f'{kind}.npy', 'r+b') as f: os.posix_fallocate(f.fileno(), 0, (work/f'{kind}.npy').stat().st_size)
     for i in range(ni): both[i] = _chunk(work, 'inline', i, kind, (nx, ns))
     for j in range(nx): both[:, j] = (both[:, j] + _chunk(work, 'crossline', j, kind, (ni, ns))) / 2
     for i in range(ni): yield both[i] > settings['threshold'] if what == 'mask' else both[i]
@@ -669,6 +675,7 @@ def predict_section(
     path, out, weights = Path(path).absolute(), Path(out).absolute(), None if weights is None else str(Path(weights).absolute())
     if part is not None and not 1 <= part[0] <= part[1]: raise ValueError(f'part {part[0]} of {part[1]}: a part is from 1 to the number of parts')
     if workers < 1: raise ValueError(f'{workers} workers: at least one has to work')
+    if path.is_dir() and out.resolve().is_relative_to(path.resolve()): raise DataError(f'{out}: lies in the survey itself, {path.name}; name another place for the mask')
     if path.resolve() in [_beside(out, what).resolve() for what in ('mask', 'probs', 'uncertainty')]: raise DataError(f'{out}: its files would take the place of the survey itself, {path.name}; name another file for the mask')
     if out.suffix.lower() != path.suffix.lower(): raise DataError(f'{out}: the answer is of the kind of its input, so its name ends with {path.suffix or "nothing"}')
     section = open_section(path, **how)
@@ -686,7 +693,10 @@ def predict_section(
     if scheduler or workers > 1 and len(todo) > 1: _by_dask(section, weights, settings, work, todo, workers, scheduler, done)
     else:
         for c in todo: _do_chunk(section, ensemble, settings, work, *c); done()
-    if not all(_file(work, *c).exists() for c in chunks): return None
+    if not all(_file(work, *c).exists() for c in chunks):
+        if out.exists() and _about(out).exists() and not (work/'settings.json').exists(): shutil.rmtree(work, ignore_errors=True); return out  # another program has put all together
+        if part is None: raise DataError(f'{work}: chunks that were there are gone; say --resume')
+        return None
     if part is not None:
         try: (work/'assembling').mkdir()
         except (FileExistsError, FileNotFoundError): return None

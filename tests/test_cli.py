@@ -15,7 +15,7 @@ from PIL import Image
 
 import forked
 from faults import fault
-from salt_tgs.data import make_default_data
+from salt_tgs.data import default_tiles, make_default_data
 
 COMMAND = Path(sys.executable).with_name('salt-tgs')
 
@@ -32,6 +32,23 @@ def finished(tiles, tmp_path_factory):
     p = salt('run', '--data', tiles, '--out', out, '--folds', 2)
     assert [line.split(':')[0] for line in p.stderr.splitlines()][:3] == [f'fold 0, stage {s} of 2, epoch {e}' for s, e in ((1, '1 of 2'), (1, '2 of 2'), (2, '1 of 4'))]  # a line for each epoch where no bar is seen
     return out
+
+
+def test_predict_knows_what_it_made(tmp_path):
+    "--overwrite removes only masks of this command, and --resume does not take an exchanged picture for the old one."
+    data, pictures = tmp_path/'data', default_tiles(2).images
+    for kind in ('images', 'masks'):
+        (data/kind).mkdir(parents=True)
+        Image.fromarray(pictures[0]).save(data/kind/'a.png')
+    drawn = (data/'masks'/'a.png').read_bytes()
+    assert 'so --overwrite does not touch it' in forked.run(['predict', data/'images', '--out', data, '--overwrite'], code=1)
+    assert (data/'masks'/'a.png').read_bytes() == drawn
+    predict = ['predict', data/'images', '--out', tmp_path/'out']
+    forked.run(predict)
+    Image.fromarray(pictures[1]).save(data/'images'/'a.png')
+    assert 'not made of this picture' in forked.run([*predict, '--resume'], code=1)
+    forked.run([*predict, '--overwrite'])
+    forked.run([*predict, '--resume'])
 
 
 @pytest.mark.alone

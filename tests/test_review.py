@@ -408,6 +408,23 @@ def test_a_survey_comes_out_as_a_survey(weights, tmp_path):
     assert len(kept) == 3 and kept.images.shape == (3, 101, 101)
 
 
+def test_what_cannot_be_is_said(weights, tiles, tmp_path):
+    "A port that is taken, polarity for tiles, a picture of another size, an id that points elsewhere."
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        assert 'cannot be had' in run(['review', tiles, '--weights', weights, '--port', taken.getsockname()[1]], code=1)
+    assert '--reverse turns surveys' in run(['review', tiles, '--weights', weights, '--reverse'], code=1)
+    r = open_review(tiles, weights=weights, background=False)
+    r.decide(TILES.ids[0], 'empty')
+    r.looker.stop()
+    (tiles/f'{TILES.ids[0]}.png').write_bytes(_png(TILES.images[0][:90]))
+    r = open_review(tiles, weights=weights, background=False)
+    with pytest.raises(DataError, match='not of the size'): r.pixels(TILES.ids[0], 1)
+    with pytest.raises(DataError, match='not the one that was reviewed'): r.decide(TILES.ids[0], 'empty', base=1)
+    r.looker.stop()
+    with r.decisions._db() as db: db.execute("UPDATE decisions SET item = '/somewhere/else'")
+    with pytest.raises(DataError, match='cannot be the id of a tile'): reviewed_tiles(r.decisions.folder)
+
+
 @pytest.mark.alone
 def test_a_long_section_opens_at_once(tmp_path):
     "10,000 traces of 1,000 samples, the network of the package, over HTTP."

@@ -174,6 +174,19 @@ def test_one_damaged_header_of_a_volume_is_named(tmp_path):
             with pytest.warns(UserWarning, match=why): assert open_section(path).shape == (6 * 140, 12)
 
 
+@fault('broken survey')
+def test_one_damaged_chunk_is_named(survey, tmp_path):
+    "Of a Zarr array only the lines of a damaged chunk cannot be read; and an answer does not go into the survey itself."
+    import zarr
+    section = open_section(survey)
+    z = zarr.create_array(tmp_path/'v.zarr', shape=section.shape, chunks=(1, *section.shape[1:]), dtype='float32', dimension_names=('inline', 'crossline', 'time'))
+    for i in range(section.grid[0]): z[i] = section.panel(i)[0].T
+    (tmp_path/'v.zarr'/'c'/'2'/'0'/'0').write_bytes(b'damaged')
+    np.testing.assert_array_equal(open_section(tmp_path/'v.zarr').panel(1)[0], section.panel(1)[0])
+    with pytest.raises(DataError, match='v.zarr: inline 2 cannot be read'): open_section(tmp_path/'v.zarr').panel(2)
+    with pytest.raises(DataError, match='lies in the survey itself'): predict_section(tmp_path/'v.zarr', tmp_path/'v.zarr'/'salt.zarr')
+
+
 def test_the_other_polarity(survey, tmp_path):
     "A survey whose sign was turned, and turned back by --reverse, gets the mask of the one as it was; --resume knows the difference."
     section = open_section(survey)
