@@ -167,7 +167,7 @@ def predict_command(
     args: argparse.Namespace, # images, out, weights, threshold, overwrite, resume
 ) -> int: # exit code
     "`salt-tgs predict`: masks and probabilities for single images, or a submission for a folder of test tiles."
-    import csv, io, json
+    import csv, hashlib, io, json
     import numpy as np
     from tqdm import tqdm
     from salt_tgs.data import DataError, _png, read_image
@@ -192,7 +192,6 @@ def predict_command(
         print(f'{predict_submission(paths[0], table, ensemble)}: checked, ready for `salt-tgs submit`')
         return 0
     if args.weights is None and (odd := odd_grey(list(images.values()))): print(f'salt-tgs: {odd}', file=sys.stderr)
-    import hashlib
     note, by = out/'predict.json', f'{ensemble.threshold:g}, ' + f'peak {ensemble.peak:g}, ' * (ensemble.peak > 0) + ', '.join(f'{weights[:8]} {engine}' for weights, engine in zip(*_members(ensemble).values()))
     asked = {id: f'{by}, {hashlib.sha256(repr(a.shape).encode() + a.tobytes()).hexdigest()[:8]}' for id, a in images.items()}
     try: made = json.loads(note.read_text()) if note.exists() else {}  # by which threshold and networks, picture by picture

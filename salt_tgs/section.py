@@ -396,7 +396,7 @@ def open_section(
 GREY, DEVIATION = 123, 38  # of the competition's tiles, grey values
 
 # %% ../nbs/06_section.ipynb #268902c2
-GREY_RANGE, CONTRAST = {1: (67, 180), 20: (104, 140)}, {1: (11, 47), 20: (20, 47)}  # mean and deviation of tiles, grey values, by the least number of them
+GREY_RANGE, CONTRAST = {1: (67, 180), 20: (105, 139)}, {1: (11, 47), 20: (21, 47)}  # mean and deviation of tiles, grey values, by the least number of them
 
 def odd_grey(
     images: list[np.ndarray], # bytes 0 to 255, of any shape

@@ -400,7 +400,6 @@ def _random_state(learn: Learner) -> dict:
     "Where every source of random numbers stands, as plain numbers and tensors."
     kind, keys, *rest = np.random.get_state()
     return dict(python=random.getstate(), numpy=(kind, keys.tolist(), *rest), torch=torch.get_rng_state(), cuda=[torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],  # that of this process's GPU; ranks draw in step
-               
                 loaders=[getattr(dl, 'dl', dl).rng.getstate() for dl in learn.dls.loaders])
 
 def _set_random_state(state: dict, learn: Learner):
